@@ -1,0 +1,283 @@
+// Package config takes a YAML file and environment variables and gives the validated settings of a worker.
+package config
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// Config is everything a worker can be told. Its keys are the YAML keys; CHURNSTREAM_TOPICS_EVENTS overrides topics.events.
+type Config struct {
+	Brokers      []string     `yaml:"brokers"`       // bootstrap addresses, host:port
+	ClientID     string       `yaml:"client_id"`     // shown in the broker's logs and quotas
+	Security     Security     `yaml:"security"`      // TLS and SASL towards the brokers
+	Registry     Registry     `yaml:"registry"`      // schema registry with the Confluent API
+	Group        Group        `yaml:"group"`         // consumer group
+	Model        string       `yaml:"model"`         // artefact directory
+	Delivery     Delivery     `yaml:"delivery"`      // exactly-once or at-least-once
+	Topics       Topics       `yaml:"topics"`        // topic names
+	CreateTopics CreateTopics `yaml:"create_topics"` // create what is missing at start
+	Fetch        Fetch        `yaml:"fetch"`         // how events are read
+	Produce      Produce      `yaml:"produce"`       // how scores are written
+	Reasons      Reasons      `yaml:"reasons"`       // explanations in each score
+	Drift        Drift        `yaml:"drift"`         // population statistics and alarm
+	Admin        Admin        `yaml:"admin"`         // metrics, probes, profiling
+	Log          Log          `yaml:"log"`           // level and form of the log
+	Shutdown     Shutdown     `yaml:"shutdown"`      // drain on SIGTERM
+}
+
+// Security holds transport security and login. Secrets come from files and are never printed.
+type Security struct {
+	TLS  TLS  `yaml:"tls"`
+	SASL SASL `yaml:"sasl"`
+}
+
+// TLS towards the brokers.
+type TLS struct {
+	Enabled    bool   `yaml:"enabled"`
+	CAFile     string `yaml:"ca_file"`     // PEM; empty: the system's roots
+	CertFile   string `yaml:"cert_file"`   // PEM client certificate for mutual TLS
+	KeyFile    string `yaml:"key_file"`    // PEM key of cert_file
+	ServerName string `yaml:"server_name"` // overrides the name that the broker's certificate must carry
+}
+
+// SASL login at the brokers.
+type SASL struct {
+	Mechanism    string `yaml:"mechanism"` // "", PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512
+	Username     string `yaml:"username"`
+	PasswordFile string `yaml:"password_file"`
+}
+
+// Registry is the schema registry.
+type Registry struct {
+	URLs         []string `yaml:"urls"`
+	Username     string   `yaml:"username"`
+	PasswordFile string   `yaml:"password_file"`
+}
+
+// Group is the consumer group membership.
+type Group struct {
+	ID                string   `yaml:"id"`
+	InstanceID        string   `yaml:"instance_id"` // static membership: a restart within the session moves nothing
+	SessionTimeout    Duration `yaml:"session_timeout"`
+	HeartbeatInterval Duration `yaml:"heartbeat_interval"`
+	RebalanceTimeout  Duration `yaml:"rebalance_timeout"`
+}
+
+// Delivery is the guarantee given to readers of the score topic.
+type Delivery string
+
+// The two guarantees.
+const (
+	ExactlyOnce Delivery = "exactly-once"
+	AtLeastOnce Delivery = "at-least-once"
+)
+
+// Topics names the topics that a worker reads and writes.
+type Topics struct {
+	Events      string `yaml:"events"`
+	Scores      string `yaml:"scores"`
+	DeadLetters string `yaml:"dead_letters"`
+	DriftState  string `yaml:"drift_state"`
+	DriftAlerts string `yaml:"drift_alerts"`
+}
+
+// CreateTopics says whether missing topics are created at start, and how.
+type CreateTopics struct {
+	Enabled           bool `yaml:"enabled"`
+	Partitions        int  `yaml:"partitions"`
+	ReplicationFactor int  `yaml:"replication_factor"`
+}
+
+// Fetch says how events are read.
+type Fetch struct {
+	MaxWait           Duration `yaml:"max_wait"`            // long poll
+	MaxBytes          int      `yaml:"max_bytes"`           // of one answer of one broker
+	MaxPartitionBytes int      `yaml:"max_partition_bytes"` // of one partition in it: the size of a transaction under load
+	OffsetReset       string   `yaml:"offset_reset"`        // earliest, latest or fail when there is no valid committed offset
+}
+
+// Produce says how scores are written.
+type Produce struct {
+	Compression         string   `yaml:"compression"` // none, lz4, snappy, zstd, gzip
+	MaxBatchBytes       int      `yaml:"max_batch_bytes"`
+	TransactionTimeout  Duration `yaml:"transaction_timeout"`
+	TransactionalPrefix string   `yaml:"transactional_id_prefix"` // empty: the group id
+}
+
+// Reasons says how many contributions each score carries.
+type Reasons struct {
+	Top int `yaml:"top"` // 0: none
+}
+
+// Drift sets the population statistics and the alarm.
+type Drift struct {
+	Enabled       bool     `yaml:"enabled"`
+	Bucket        Duration `yaml:"bucket"`  // event time of one bucket
+	Buckets       int      `yaml:"buckets"` // how many make the window
+	EvaluateEvery Duration `yaml:"evaluate_every"`
+	Hold          int      `yaml:"hold"`         // evaluations in a row before an alarm is raised or cleared
+	RelevantPSI   float64  `yaml:"relevant_psi"` // a smaller true shift is no alarm
+}
+
+// Admin is the HTTP listener for metrics and probes.
+type Admin struct {
+	Listen string `yaml:"listen"` // empty: none
+	Pprof  bool   `yaml:"pprof"`
+	MaxLag int64  `yaml:"max_lag"` // records; above it the worker is not ready; 0: no bound
+}
+
+// Log sets the log on stderr.
+type Log struct {
+	Level  string `yaml:"level"`  // debug, info, warn, error
+	Format string `yaml:"format"` // auto (console on a terminal), json, console
+}
+
+// Shutdown bounds the drain.
+type Shutdown struct {
+	Grace Duration `yaml:"grace"`
+}
+
+// Duration is written as Go writes it: 500ms, 1m30s.
+type Duration time.Duration
+
+// UnmarshalText parses a Go duration.
+func (d *Duration) UnmarshalText(text []byte) error {
+	v, err := time.ParseDuration(string(text))
+	if err != nil {
+		return fmt.Errorf("%q is not a duration such as 500ms or 1m30s", text)
+	}
+	*d = Duration(v)
+	return nil
+}
+
+// MarshalText writes a Go duration.
+func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
+
+// Std gives the standard library's type.
+func (d Duration) Std() time.Duration { return time.Duration(d) }
+
+// Default is a complete configuration but for the model.
+func Default() Config {
+	return Config{
+		Brokers:  []string{"127.0.0.1:9092"},
+		ClientID: "churnstream",
+		Registry: Registry{URLs: []string{"http://127.0.0.1:8081"}},
+		Group: Group{
+			ID:                "churnstream",
+			SessionTimeout:    Duration(6 * time.Second),
+			HeartbeatInterval: Duration(500 * time.Millisecond),
+			RebalanceTimeout:  Duration(30 * time.Second),
+		},
+		Delivery: ExactlyOnce,
+		Topics: Topics{
+			Events:      "customer-activity",
+			Scores:      "churn-scores",
+			DeadLetters: "churn-dead-letters",
+			DriftState:  "churn-drift-state",
+			DriftAlerts: "churn-drift-alerts",
+		},
+		CreateTopics: CreateTopics{Partitions: 8, ReplicationFactor: 1},
+		Fetch: Fetch{
+			MaxWait:           Duration(100 * time.Millisecond),
+			MaxBytes:          8 << 20,
+			MaxPartitionBytes: 1 << 20,
+			OffsetReset:       "earliest",
+		},
+		Produce: Produce{
+			Compression:        "lz4",
+			MaxBatchBytes:      1_000_000,
+			TransactionTimeout: Duration(10 * time.Second),
+		},
+		Reasons: Reasons{Top: 3},
+		Drift: Drift{
+			Enabled:       true,
+			Bucket:        Duration(time.Minute),
+			Buckets:       60,
+			EvaluateEvery: Duration(time.Minute),
+			Hold:          15,
+			RelevantPSI:   0.1,
+		},
+		Admin:    Admin{Listen: "127.0.0.1:9095"},
+		Log:      Log{Level: "info", Format: "auto"},
+		Shutdown: Shutdown{Grace: Duration(25 * time.Second)},
+	}
+}
+
+// Load reads path (empty: defaults only), applies environment variables over it and validates. The error names every
+// fault at once: unknown keys and wrong types with their line, wrong values with their key.
+func Load(path string, environ []string) (Config, error) {
+	cfg := Default()
+	var faults []error
+	if path != "" {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return cfg, fmt.Errorf("read the configuration: %w", err)
+		}
+		faults = append(faults, decodeYAML(path, text, &cfg)...)
+	}
+	faults = append(faults, applyEnvironment(&cfg, environ)...)
+	faults = append(faults, cfg.faults()...)
+	return cfg, errors.Join(faults...)
+}
+
+// Validate names every wrong value at once, each with its key and an example of a right one.
+func (c *Config) Validate() error { return errors.Join(c.faults()...) }
+
+// YAML prints the configuration as a file that Load would read back. It holds no secrets: those live in files.
+func (c *Config) YAML() ([]byte, error) {
+	var b bytes.Buffer
+	e := yaml.NewEncoder(&b)
+	e.SetIndent(2)
+	if err := e.Encode(c); err != nil {
+		return nil, fmt.Errorf("print the configuration: %w", err)
+	}
+	return b.Bytes(), e.Close()
+}
+
+func decodeYAML(path string, text []byte, cfg *Config) []error {
+	d := yaml.NewDecoder(bytes.NewReader(text))
+	d.KnownFields(true)
+	err := d.Decode(cfg)
+	var many *yaml.TypeError
+	switch {
+	case err == nil || errors.Is(err, io.EOF):
+	case errors.As(err, &many):
+		faults := make([]error, len(many.Errors))
+		for i, e := range many.Errors {
+			faults[i] = fmt.Errorf("%s: %s", path, readable(e))
+		}
+		return faults
+	default:
+		return []error{fmt.Errorf("%s: %s", path, readable(err.Error()))}
+	}
+	if err := d.Decode(new(any)); err == nil {
+		return []error{fmt.Errorf("%s: holds more than one YAML document; keep the first", path)}
+	}
+	return nil
+}
+
+// readable replaces Go's type names in the parser's messages by words of the file.
+func readable(message string) string {
+	message = strings.TrimPrefix(message, "yaml: ")
+	if i := strings.Index(message, " not found in type config."); i >= 0 {
+		return strings.Replace(message[:i], "field ", "unknown key ", 1) + "; `churnstream config print` shows all keys"
+	}
+	return strings.NewReplacer("!!str ", "the text ", "!!seq", "a list", "!!map", "a mapping", "!!int ", "the number ", "config.", "").Replace(message)
+}
+
+// Secret reads a secret file: its content without the line end.
+func Secret(path string) (string, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return "", fmt.Errorf("read the secret: %w", err)
+	}
+	return strings.TrimRight(string(b), "\r\n"), nil
+}

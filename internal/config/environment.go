@@ -1,0 +1,80 @@
+package config
+
+import (
+	"encoding"
+	"fmt"
+	"reflect"
+	"strconv"
+	"strings"
+)
+
+const environmentPrefix = "CHURNSTREAM"
+
+// applyEnvironment sets every key for which a variable exists: topics.events is CHURNSTREAM_TOPICS_EVENTS, lists are
+// separated by commas. Other variables with the prefix are left alone: orchestrators add their own.
+func applyEnvironment(cfg *Config, environ []string) []error {
+	set := make(map[string]string, len(environ))
+	for _, e := range environ {
+		if name, value, ok := strings.Cut(e, "="); ok && strings.HasPrefix(name, environmentPrefix+"_") {
+			set[name] = value
+		}
+	}
+	return applyTo(reflect.ValueOf(cfg).Elem(), environmentPrefix, set)
+}
+
+func applyTo(v reflect.Value, prefix string, set map[string]string) (faults []error) {
+	for i := range v.NumField() {
+		key, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("yaml"), ",")
+		name := prefix + "_" + strings.ToUpper(key)
+		field := v.Field(i)
+		if field.Kind() == reflect.Struct {
+			faults = append(faults, applyTo(field, name, set)...)
+			continue
+		}
+		if text, ok := set[name]; ok {
+			if err := setText(field, text); err != nil {
+				faults = append(faults, fmt.Errorf("environment variable %s: %w", name, err))
+			}
+		}
+	}
+	return faults
+}
+
+func setText(field reflect.Value, text string) error {
+	if u, ok := field.Addr().Interface().(encoding.TextUnmarshaler); ok {
+		return u.UnmarshalText([]byte(text))
+	}
+	switch field.Kind() {
+	case reflect.String:
+		field.SetString(text)
+	case reflect.Bool:
+		b, err := strconv.ParseBool(text)
+		if err != nil {
+			return fmt.Errorf("%q is neither true nor false", text)
+		}
+		field.SetBool(b)
+	case reflect.Int, reflect.Int64:
+		n, err := strconv.ParseInt(text, 10, 64)
+		if err != nil {
+			return fmt.Errorf("%q is not a whole number", text)
+		}
+		field.SetInt(n)
+	case reflect.Float64:
+		f, err := strconv.ParseFloat(text, 64)
+		if err != nil {
+			return fmt.Errorf("%q is not a number", text)
+		}
+		field.SetFloat(f)
+	case reflect.Slice:
+		var list []string
+		for s := range strings.SplitSeq(text, ",") {
+			if s = strings.TrimSpace(s); s != "" {
+				list = append(list, s)
+			}
+		}
+		field.Set(reflect.ValueOf(list))
+	default:
+		panic("BUG: a configuration key of kind " + field.Kind().String())
+	}
+	return nil
+}

@@ -1,0 +1,140 @@
+package config
+
+import (
+	"fmt"
+	"net"
+	"net/url"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+var topicName = regexp.MustCompile(`^[a-zA-Z0-9._-]{1,249}$`)
+
+// checker collects faults, each with its key and an example of a right value.
+type checker struct{ faults []error }
+
+func (c *checker) check(ok bool, key, format string, args ...any) {
+	if !ok {
+		c.faults = append(c.faults, fmt.Errorf("%s: %s", key, fmt.Sprintf(format, args...)))
+	}
+}
+
+func (c *checker) oneOf(key, value string, allowed ...string) {
+	c.check(slices.Contains(allowed, value), key, "%q is not one of %s", value, strings.Join(quoteEmpty(allowed), ", "))
+}
+
+func (c *checker) between(key string, value, low, high Duration) {
+	c.check(value >= low && value <= high, key, "%v is outside %v to %v", value.Std(), low.Std(), high.Std())
+}
+
+func (c *checker) address(key, value string) {
+	host, port, err := net.SplitHostPort(value)
+	n, perr := strconv.Atoi(port)
+	c.check(err == nil && perr == nil && n >= 0 && n <= 65535 && !strings.Contains(host, "/"), key, "%q is not host:port, for example 127.0.0.1:9092", value)
+}
+
+func (c *Config) faults() []error {
+	var k checker
+	k.check(len(c.Brokers) > 0, "brokers", "is empty; give at least one address, for example [kafka-1:9092]")
+	for i, b := range c.Brokers {
+		k.address(fmt.Sprintf("brokers[%d]", i), b)
+	}
+	c.checkSecurity(&k)
+	k.check(len(c.Registry.URLs) > 0, "registry.urls", "is empty; give the schema registry, for example [http://127.0.0.1:8081]")
+	for i, r := range c.Registry.URLs {
+		u, err := url.Parse(r)
+		k.check(err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "", fmt.Sprintf("registry.urls[%d]", i), "%q is not a URL such as http://127.0.0.1:8081", r)
+	}
+	k.check((c.Registry.Username == "") == (c.Registry.PasswordFile == ""), "registry.password_file", "username and password_file go together")
+	k.check(c.Model != "", "model", "is empty; give the directory of a model artefact, for example ./models/telco (`churnstream train` writes one)")
+	k.oneOf("delivery", string(c.Delivery), string(ExactlyOnce), string(AtLeastOnce))
+	c.checkTopics(&k)
+	c.checkGroup(&k)
+	c.checkTransport(&k)
+	k.check(c.Reasons.Top >= 0 && c.Reasons.Top <= 100, "reasons.top", "%d is outside 0 to 100", c.Reasons.Top)
+	c.checkDrift(&k)
+	if c.Admin.Listen != "" {
+		k.address("admin.listen", c.Admin.Listen)
+	}
+	k.check(c.Admin.MaxLag >= 0, "admin.max_lag", "%d is negative; 0 means no bound", c.Admin.MaxLag)
+	k.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
+	k.oneOf("log.format", c.Log.Format, "auto", "json", "console")
+	k.between("shutdown.grace", c.Shutdown.Grace, Duration(time.Second), Duration(time.Hour))
+	return k.faults
+}
+
+func (c *Config) checkSecurity(k *checker) {
+	t := c.Security.TLS
+	k.check((t.CertFile == "") == (t.KeyFile == ""), "security.tls.key_file", "cert_file and key_file go together")
+	k.check(t.Enabled || t.CAFile+t.CertFile+t.KeyFile+t.ServerName == "", "security.tls.enabled", "is false but other tls settings are given; set it to true or remove them")
+	s := c.Security.SASL
+	k.oneOf("security.sasl.mechanism", s.Mechanism, "", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
+	if s.Mechanism != "" {
+		k.check(s.Username != "", "security.sasl.username", "is empty but mechanism %s needs one", s.Mechanism)
+		k.check(s.PasswordFile != "", "security.sasl.password_file", "is empty; give a file that holds the password of %s", s.Username)
+	}
+}
+
+func (c *Config) checkTopics(k *checker) {
+	seen := map[string]string{}
+	for _, t := range []struct{ key, name string }{
+		{"topics.events", c.Topics.Events},
+		{"topics.scores", c.Topics.Scores},
+		{"topics.dead_letters", c.Topics.DeadLetters},
+		{"topics.drift_state", c.Topics.DriftState},
+		{"topics.drift_alerts", c.Topics.DriftAlerts},
+	} {
+		k.check(topicName.MatchString(t.name), t.key, "%q is not a topic name: 1 to 249 letters, digits, '.', '_' or '-'", t.name)
+		k.check(seen[t.name] == "", t.key, "%q is also %s; every topic needs a name of its own", t.name, seen[t.name])
+		seen[t.name] = t.key
+	}
+	if c.CreateTopics.Enabled {
+		k.check(c.CreateTopics.Partitions >= 1 && c.CreateTopics.Partitions <= 10_000, "create_topics.partitions", "%d is outside 1 to 10000", c.CreateTopics.Partitions)
+		k.check(c.CreateTopics.ReplicationFactor >= 1 && c.CreateTopics.ReplicationFactor <= 100, "create_topics.replication_factor", "%d is outside 1 to 100", c.CreateTopics.ReplicationFactor)
+	}
+}
+
+func (c *Config) checkGroup(k *checker) {
+	g := c.Group
+	k.check(g.ID != "", "group.id", "is empty; give the consumer group, for example churnstream")
+	k.between("group.session_timeout", g.SessionTimeout, Duration(time.Second), Duration(30*time.Minute))
+	k.between("group.rebalance_timeout", g.RebalanceTimeout, Duration(time.Second), Duration(time.Hour))
+	k.check(g.HeartbeatInterval > 0 && g.HeartbeatInterval*3 <= g.SessionTimeout, "group.heartbeat_interval", "%v must be above 0 and at most a third of session_timeout (%v)", g.HeartbeatInterval.Std(), g.SessionTimeout.Std())
+}
+
+func (c *Config) checkTransport(k *checker) {
+	f := c.Fetch
+	k.between("fetch.max_wait", f.MaxWait, Duration(time.Millisecond), Duration(30*time.Second))
+	k.check(f.MaxPartitionBytes >= 1<<10 && f.MaxPartitionBytes <= 256<<20, "fetch.max_partition_bytes", "%d is outside 1024 to 268435456", f.MaxPartitionBytes)
+	k.check(f.MaxBytes >= f.MaxPartitionBytes && f.MaxBytes <= 512<<20, "fetch.max_bytes", "%d must be at least max_partition_bytes (%d) and at most 536870912", f.MaxBytes, f.MaxPartitionBytes)
+	k.oneOf("fetch.offset_reset", f.OffsetReset, "earliest", "latest", "fail")
+	p := c.Produce
+	k.oneOf("produce.compression", p.Compression, "none", "lz4", "snappy", "zstd", "gzip")
+	k.check(p.MaxBatchBytes >= 16<<10 && p.MaxBatchBytes <= 64<<20, "produce.max_batch_bytes", "%d is outside 16384 to 67108864", p.MaxBatchBytes)
+	k.between("produce.transaction_timeout", p.TransactionTimeout, Duration(time.Second), Duration(15*time.Minute))
+}
+
+func (c *Config) checkDrift(k *checker) {
+	d := c.Drift
+	if !d.Enabled {
+		return
+	}
+	k.check(d.Bucket >= Duration(time.Second) && d.Bucket <= Duration(24*time.Hour) && d.Bucket%Duration(time.Second) == 0, "drift.bucket", "%v must be whole seconds from 1s to 24h, for example 1m", d.Bucket.Std())
+	k.check(d.Buckets >= 1 && d.Buckets <= 1440, "drift.buckets", "%d is outside 1 to 1440", d.Buckets)
+	k.between("drift.evaluate_every", d.EvaluateEvery, Duration(100*time.Millisecond), Duration(24*time.Hour))
+	k.check(d.Hold >= 1 && d.Hold <= 1000, "drift.hold", "%d is outside 1 to 1000", d.Hold)
+	k.check(d.RelevantPSI > 0 && d.RelevantPSI < 10, "drift.relevant_psi", "%v must be above 0 and below 10, for example 0.1", d.RelevantPSI)
+}
+
+func quoteEmpty(words []string) []string {
+	out := slices.Clone(words)
+	for i, w := range out {
+		if w == "" {
+			out[i] = `"" (none)`
+		}
+	}
+	return out
+}
