@@ -1,0 +1,15 @@
+package schemas
+
+import "context"
+
+// ErrSchemaNotFound says that the registry answered and does not know the id: the record is bad, not the registry.
+const ErrSchemaNotFound = constError("the registry does not know the schema")
+
+// Registry gives writer schemas by id and publishes our own. It must be safe for concurrent use.
+type Registry interface {
+	// SchemaByID returns the schema's text. An error that wraps ErrSchemaNotFound is about the id; every other error is
+	// an outage.
+	SchemaByID(ctx context.Context, id int32) (string, error)
+	// Register publishes a schema under a subject and returns its id; the same schema again gives the same id.
+	Register(ctx context.Context, subject, schema string) (int32, error)
+}
