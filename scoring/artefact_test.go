@@ -1,0 +1,402 @@
+package scoring_test
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/churnstream/churnstream/schemas"
+	"github.com/churnstream/churnstream/scoring"
+)
+
+// example is a small model over every kind of input, with reference rows worked out by hand.
+func example(t testing.TB) scoring.Artefact {
+	t.Helper()
+	low := 0.0
+	contract := schemas.Contract{Inputs: []schemas.Input{
+		{Name: "tenure", Kind: schemas.Number, Min: &low},
+		{Name: "spend", Kind: schemas.Number, Nullable: true},
+		{Name: "plan", Kind: schemas.Category, Nullable: true},
+		{Name: "senior", Kind: schemas.Boolean},
+		{Name: "joined", Kind: schemas.Date},
+		{Name: "seen", Kind: schemas.Timestamp, Nullable: true},
+	}}
+	pipeline := scoring.Pipeline{
+		Steps: []scoring.Step{
+			scoring.Impute{Columns: []string{"spend"}, Values: []float64{50}},
+			scoring.StandardScale{Columns: []string{"tenure", "spend", "joined"}, Mean: []float64{24, 50, 18000}, Scale: []float64{12, 25, 400}},
+			scoring.OneHot{Columns: []string{"plan"}, Categories: [][]string{{"", "basic", "größer", "pro"}}, Unknown: scoring.UnknownIgnored},
+		},
+		Features:   []string{"tenure", "spend", "joined", "senior", "plan=", "plan=basic", "plan=größer", "plan=pro"},
+		Background: []float64{0, 0.1, -0.2, 0.3, 0.1, 0.5, 0.2, 0.2},
+		Model:      scoring.LogisticRegression{Coefficients: []float64{-1, 0.5, 0.25, 2, 0.125, 1.5, -0.5, -1}, Intercept: -0.75},
+	}
+	rows := schemas.NewRows(len(contract.Inputs), 4)
+	var margins, probabilities []float64
+	add := func(margin float64, tenure, spend float64, plan []byte, senior, joined, seen float64) {
+		numbers, categories := rows.Row(rows.Append())
+		copy(numbers, []float64{tenure, spend, math.NaN(), senior, joined, seen})
+		categories[2] = plan
+		margins = append(margins, margin)
+		probabilities = append(probabilities, 1/(1+math.Exp(-margin)))
+	}
+	nan := math.NaN()
+	add(-1+0.5+0+2+1.5-0.75, 36, 75, []byte("basic"), 1, 18000, 1.7e12+1)
+	add(1+0+0.25+0-0.5-0.75, 12, nan, []byte("größer"), 0, 18400, nan)
+	add(0-0.5+0+0+0-0.75, 24, 25, []byte("unheard-of"), 0, 18000, nan)
+	add(0+0.5-0.25+2+0-0.75, 24, 75, nil, 1, 17600, nan)
+	add(0+0.5-0.25+2+0.125-0.75, 24, 75, []byte(""), 1, 17600, nan)
+	return scoring.Artefact{
+		Manifest: scoring.Manifest{
+			Name: "example", Version: "1.0.0",
+			CreatedAt: time.Date(2026, 1, 31, 12, 0, 0, 0, time.UTC),
+			Training:  scoring.Training{Library: "by hand", LibraryVersion: "1"},
+			Metrics:   []scoring.Metric{{Name: "auc", Value: 0.9, Interval: &scoring.Interval{Low: 0.8, High: 0.95, Level: 0.95, Method: "made up"}}},
+			Threshold: 0.5,
+			Label:     scoring.Label{Definition: "left", Horizon: "30d"},
+			Inputs:    contract.Inputs,
+		},
+		Pipeline:  pipeline,
+		Profile:   []byte(`{"made":"up"}`),
+		Reference: scoring.Reference{Rows: rows, Margin: margins, Probability: probabilities},
+	}
+}
+
+func written(t testing.TB, a scoring.Artefact) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "model")
+	if _, err := scoring.WriteArtefact(dir, a); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func loaded(t testing.TB, a scoring.Artefact) *scoring.Model {
+	t.Helper()
+	m, err := scoring.Load(written(t, a))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+func TestArtefactIsReadBackAsItWasWritten(t *testing.T) {
+	a := example(t)
+	dir := filepath.Join(t.TempDir(), "new", "model")
+	digest, err := scoring.WriteArtefact(dir, a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := scoring.Load(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	manifest, err := os.ReadFile(filepath.Join(dir, scoring.ManifestFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256(manifest)
+	if want := hex.EncodeToString(sum[:]); m.Digest() != want || digest != want {
+		t.Errorf("digest %s, WriteArtefact said %s, the manifest has %s", m.Digest(), digest, want)
+	}
+	if m.Name() != "example" || m.Version() != "1.0.0" || m.Threshold() != 0.5 {
+		t.Errorf("got %s@%s with threshold %v", m.Name(), m.Version(), m.Threshold())
+	}
+	if string(m.Profile()) != `{"made":"up"}` {
+		t.Errorf("profile %s", m.Profile())
+	}
+	if m.ReferenceRows() != 5 {
+		t.Errorf("%d reference rows", m.ReferenceRows())
+	}
+	if got := m.Contract().Index("joined"); got != 4 {
+		t.Errorf("input joined has index %d", got)
+	}
+	var text strings.Builder
+	if err := m.Describe().WriteText(&text); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"example@1.0.0", digest, "one_hot: plan", "spend: number, may be missing", "[0.8000, 0.9500] 95%"} {
+		if !strings.Contains(text.String(), want) {
+			t.Errorf("the description lacks %q:\n%s", want, text.String())
+		}
+	}
+	if entries, _ := os.ReadDir(filepath.Dir(dir)); len(entries) != 1 {
+		t.Errorf("beside the artefact there is something else: %v", entries)
+	}
+}
+
+func TestWriteRefuses(t *testing.T) {
+	t.Run("a directory that holds something", func(t *testing.T) {
+		dir := written(t, example(t))
+		if _, err := scoring.WriteArtefact(dir, example(t)); !errors.Is(err, fs.ErrExist) {
+			t.Errorf("got %v", err)
+		}
+	})
+	t.Run("a model that does not reproduce its reference, leaving nothing behind", func(t *testing.T) {
+		a := example(t)
+		a.Pipeline.Model.Intercept += 1e-6
+		dir := filepath.Join(t.TempDir(), "model")
+		_, err := scoring.WriteArtefact(dir, a)
+		var wrong *scoring.ReferenceError
+		if !errors.As(err, &wrong) || wrong.Row != 0 {
+			t.Errorf("got %v", err)
+		}
+		if entries, _ := os.ReadDir(filepath.Dir(dir)); len(entries) != 0 {
+			t.Errorf("left %v", entries)
+		}
+	})
+	t.Run("a number that JSON cannot hold", func(t *testing.T) {
+		a := example(t)
+		a.Pipeline.Model.Coefficients[0] = math.NaN()
+		if _, err := scoring.WriteArtefact(filepath.Join(t.TempDir(), "m"), a); err == nil {
+			t.Error("wrote NaN")
+		}
+	})
+}
+
+// Each case changes one thing of a good artefact. Unless it says otherwise the digests are made
+// right again, so that it is the content that is refused.
+func TestLoadRefuses(t *testing.T) {
+	replace := func(file, old, new string) func(*testing.T, string) {
+		return func(t *testing.T, dir string) {
+			path := filepath.Join(dir, file)
+			data, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !strings.Contains(string(data), old) {
+				t.Fatalf("%s does not contain %s:\n%s", file, old, data)
+			}
+			if err := os.WriteFile(path, []byte(strings.Replace(string(data), old, new, 1)), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			if file != scoring.ManifestFile {
+				reseal(t, dir, file)
+			}
+		}
+	}
+	model := func(old, new string) func(*testing.T, string) { return replace(scoring.ModelFile, old, new) }
+	manifest := func(old, new string) func(*testing.T, string) { return replace(scoring.ManifestFile, old, new) }
+	reference := func(old, new string) func(*testing.T, string) { return replace(scoring.ReferenceFile, old, new) }
+	for _, c := range []struct {
+		name   string
+		damage func(*testing.T, string)
+		want   []string
+	}{
+		{"no manifest", func(t *testing.T, dir string) { remove(t, dir, scoring.ManifestFile) }, []string{"manifest.json"}},
+		{"no model", func(t *testing.T, dir string) { remove(t, dir, scoring.ModelFile) }, []string{"model.json"}},
+		{"a later format", manifest(`"format_version": 1`, `"format_version": 2, "new": 1`), []string{"format_version", "got 2", "reads 1"}},
+		{"a field that is not known", manifest(`"name"`, `"encrypted": true, "name"`), []string{"manifest.json", `"encrypted"`}},
+		{"a path out of the directory", manifest(`"model.json": {`, `"../model.json": {`), []string{`"../model.json"`, "no file of an artefact"}},
+		{"an absolute path", manifest(`"profile.json": {`, `"/etc/passwd": {`), []string{`"/etc/passwd"`, `"profile.json" is not listed`}},
+		{"several faults at once", manifest(`"threshold": 0.5`, `"threshold": 1.5, "metrics": [{"name": "", "value": 1}]`), []string{"threshold: got 1.5", "metrics[0]"}},
+		{"a size beyond any model", manifest(`"bytes": 13`, `"bytes": 99999999999999`), []string{"profile.json", "at most"}},
+		{"an input of no kind", manifest(`"kind": "boolean"`, `"kind": "colour"`), []string{"colour"}},
+		{"a changed byte", func(t *testing.T, dir string) {
+			flip(t, filepath.Join(dir, scoring.ProfileFile), 3)
+		}, []string{"profile.json", "sha256", "damaged"}},
+		{"a missing byte", func(t *testing.T, dir string) {
+			if err := os.Truncate(filepath.Join(dir, scoring.ReferenceFile), 20); err != nil {
+				t.Fatal(err)
+			}
+		}, []string{"reference.jsonl", "20 bytes"}},
+		{"a link that leads out", func(t *testing.T, dir string) {
+			outside := filepath.Join(filepath.Dir(dir), "outside.json")
+			if err := os.Rename(filepath.Join(dir, scoring.ModelFile), outside); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Symlink(outside, filepath.Join(dir, scoring.ModelFile)); err != nil {
+				t.Fatal(err)
+			}
+		}, []string{"model.json", "escapes"}},
+		{"a directory in the place of a file", func(t *testing.T, dir string) {
+			remove(t, dir, scoring.ProfileFile)
+			if err := os.Mkdir(filepath.Join(dir, scoring.ProfileFile), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}, []string{"profile.json", "not a regular file"}},
+		{"an empty model", func(t *testing.T, dir string) {
+			overwrite(t, dir, scoring.ModelFile, "")
+		}, []string{"model.json", "ends too early"}},
+		{"a second value after the model", model(`}}`, `}} {}`), []string{"model.json", "more after"}},
+		{"an unknown step", model(`"standard_scale"`, `"quantum_scale"`), []string{"steps[1]", "quantum_scale"}},
+		{"an unknown model", model(`"logistic_regression"`, `"oracle"`), []string{"model:", "oracle"}},
+		{"an unknown option of a step", model(`"unknown":"ignore"`, `"unknown":"ignore","drop":"first"`), []string{"steps[2]", "one_hot", "drop"}},
+		{"another rule for unknown values", model(`"unknown":"ignore"`, `"unknown":"error"`), []string{"steps[2]", `"error"`}},
+		{"a step on an input that is not declared", model(`"columns":["spend"]`, `"columns":["spent"]`), []string{"steps[0]", "impute", `"spent"`}},
+		{"a category scaled", model(`"columns":["tenure",`, `"columns":["plan",`), []string{"steps[1]", `"plan"`, "category"}},
+		{"too few means", model(`"mean":[24,50,18000]`, `"mean":[24,50]`), []string{"steps[1]", "2 means"}},
+		{"a scale of 0", model(`"scale":[12,`, `"scale":[0,`), []string{"steps[1]", `"tenure"`, "scale above 0"}},
+		{"a mean that is null", model(`"mean":[24,`, `"mean":[null,`), []string{"steps[1]", "standard_scale", "null"}},
+		{"a coefficient that is null", model(`"coefficients":[-1,`, `"coefficients":[null,`), []string{"model", "null"}},
+		{"a coefficient that is NaN", model(`"coefficients":[-1,`, `"coefficients":[NaN,`), []string{"model.json", "N"}},
+		{"a coefficient that overflows", model(`"coefficients":[-1,`, `"coefficients":[-1e999,`), []string{"-1e999"}},
+		{"a coefficient that is text", model(`"coefficients":[-1,`, `"coefficients":["-1",`), []string{"finite number"}},
+		{"too few coefficients", model(`"coefficients":[-1,`, `"coefficients":[`), []string{"7 coefficients for 8 features"}},
+		{"no intercept", model(`,"intercept":-0.75`, ``), []string{"intercept is missing"}},
+		{"too few background means", model(`"background":[0,`, `"background":[`), []string{"background", "7 means"}},
+		{"a feature that no step makes", model(`"features":["tenure"`, `"features":["tenures"`), []string{"features[0]", `"tenures"`}},
+		{"a feature twice", model(`"features":["tenure"`, `"features":["spend"`), []string{"features[1]", "twice"}},
+		{"a raw category as a feature", model(`"one_hot","columns":["plan"],"categories":[["","basic","größer","pro"]]`, `"one_hot","columns":[],"categories":[]`), []string{"features[4]"}},
+		{"a category twice", model(`"basic","größer"`, `"basic","basic"`), []string{"steps[2]", "plan=basic"}},
+		{"a category that is null", model(`["","basic"`, `[null,"basic"`), []string{"steps[2]", "null"}},
+		{"a nullable number without imputation", model(`"columns":["spend"],"values":[50]`, `"columns":[],"values":[]`), []string{`"spend"`, "impute"}},
+		{"a reference row with another probability", reference(`"probability":0.`, `"probability":0.0`), []string{"reference.jsonl", "row 0", "expected 0.0", "got 0."}},
+		{"a reference row with another margin", reference(`"margin":2.25`, `"margin":2.2500001`), []string{"row 0", "margin", "expected 2.2500001, got 2.25"}},
+		{"a reference row with an unknown input", reference(`"tenure":36`, `"tenur":36`), []string{"reference.jsonl:1", `"tenur"`}},
+		{"a reference row without a required input", reference(`"tenure":12`, `"tenure":null`), []string{"row 1", "got NaN"}},
+		{"a reference row without a probability", reference(`"probability":`, `"margin":`), []string{"reference.jsonl:1"}},
+		{"no reference rows", func(t *testing.T, dir string) { overwrite(t, dir, scoring.ReferenceFile, "") }, []string{"no rows"}},
+		{"a profile that is no JSON", func(t *testing.T, dir string) { overwrite(t, dir, scoring.ProfileFile, "{") }, []string{"profile.json", "not JSON"}},
+		{"deep nesting", func(t *testing.T, dir string) {
+			overwrite(t, dir, scoring.ModelFile, `{"steps":`+strings.Repeat("[", 200_000))
+		}, []string{"model.json"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := written(t, example(t))
+			c.damage(t, dir)
+			m, err := scoring.Load(dir)
+			if err == nil || m != nil {
+				t.Fatal("loaded")
+			}
+			for _, want := range append(c.want, dir) {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("the error does not name %q: %v", want, err)
+				}
+			}
+		})
+	}
+}
+
+func TestLoadOfATruncatedArtefactFailsAtEveryLength(t *testing.T) {
+	for _, file := range []string{scoring.ManifestFile, scoring.ModelFile, scoring.ReferenceFile} {
+		dir := written(t, example(t))
+		whole, err := os.ReadFile(filepath.Join(dir, file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		manifest, err := os.ReadFile(filepath.Join(dir, scoring.ManifestFile))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for n := 0; n < len(whole)-1; n += 1 + len(whole)/97 {
+			if strings.HasSuffix(string(whole[:n]), "}\n") {
+				continue // whole reference rows are a valid reference
+			}
+			if err := os.WriteFile(filepath.Join(dir, scoring.ManifestFile), manifest, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			if file == scoring.ManifestFile {
+				if err := os.WriteFile(filepath.Join(dir, file), whole[:n], 0o644); err != nil {
+					t.Fatal(err)
+				}
+			} else {
+				overwrite(t, dir, file, string(whole[:n]))
+			}
+			if _, err := scoring.Load(dir); err == nil {
+				t.Errorf("%s cut to %d of %d bytes was loaded", file, n, len(whole))
+			}
+		}
+	}
+}
+
+// Whatever model.json holds, it is refused or gives a model that scores.
+func FuzzLoadModelFile(f *testing.F) {
+	a := example(f)
+	good, err := json.Marshal(&a.Pipeline)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(good)
+	f.Add([]byte(`{"steps":[{"type":"one_hot","columns":["plan","plan"],"categories":[["a"],["b"]],"unknown":"ignore"}],"features":["plan=a"],"background":[1],"model":{"type":"logistic_regression","coefficients":[1e308],"intercept":1e308}}`))
+	f.Add([]byte(`{"steps":null,"features":["tenure"],"background":[1e308],"model":{"type":"logistic_regression","coefficients":[1e308],"intercept":0}}`))
+	f.Add([]byte(`{"steps":[],"features":[],"background":[],"model":{"type":"logistic_regression","coefficients":[],"intercept":0}}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		p, err := scoring.ParsePipeline(data)
+		if err != nil {
+			return
+		}
+		m, err := scoring.CompileForTest(p, a.Manifest.Contract())
+		if err != nil {
+			return
+		}
+		var out scoring.Results
+		m.NewScorer(scoring.ScorerConfig{Reasons: 3, Contributions: true}).Score(a.Reference.Rows, &out)
+		for row, probability := range out.Probability {
+			if !math.IsNaN(probability) && !(probability >= 0 && probability <= 1) {
+				t.Errorf("row %d: probability %v", row, probability)
+			}
+			if len(out.Reasons(row)) > 3 {
+				t.Errorf("row %d: %d reasons", row, len(out.Reasons(row)))
+			}
+		}
+		again, err := json.Marshal(p)
+		if err != nil {
+			t.Fatalf("what was read cannot be written: %v", err)
+		}
+		if _, err := scoring.ParsePipeline(again); err != nil {
+			t.Fatalf("what was written cannot be read: %v", err)
+		}
+	})
+}
+
+func overwrite(t *testing.T, dir, file, content string) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(dir, file), []byte(content), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	reseal(t, dir, file)
+}
+
+// reseal makes the manifest's size and digest of a file right.
+func reseal(t *testing.T, dir, file string) {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(dir, file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, scoring.ManifestFile)
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var manifest scoring.Manifest
+	if err := json.Unmarshal(text, &manifest); err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256(data)
+	manifest.Files[file] = scoring.File{SHA256: hex.EncodeToString(sum[:]), Bytes: int64(len(data))}
+	if text, err = json.MarshalIndent(manifest, "", "  "); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, text, 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func remove(t *testing.T, dir, file string) {
+	t.Helper()
+	if err := os.Remove(filepath.Join(dir, file)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func flip(t *testing.T, path string, at int) {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data[at] ^= 1
+	if err := os.WriteFile(path, data, 0o644); err != nil {
+		t.Fatal(err)
+	}
+}

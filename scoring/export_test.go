@@ -1,0 +1,18 @@
+package scoring
+
+import "github.com/churnstream/churnstream/schemas"
+
+// CompileForTest makes a model of a pipeline without an artefact around it.
+func CompileForTest(p *Pipeline, contract schemas.Contract) (*Model, error) {
+	engine, err := p.compile(contract)
+	if err != nil {
+		return nil, err
+	}
+	return &Model{manifest: Manifest{Inputs: contract.Inputs}, pipeline: p, engine: engine}, nil
+}
+
+// NewCategoryIndexForTest returns the look-up of a category index.
+func NewCategoryIndexForTest(categories []string) (code func([]byte) int, err error) {
+	x, err := newCategoryIndex(categories)
+	return x.code, err
+}

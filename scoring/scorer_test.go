@@ -1,0 +1,396 @@
+package scoring_test
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/churnstream/churnstream/schemas"
+	"github.com/churnstream/churnstream/scoring"
+)
+
+func TestScoreNamesWhatWasMissingOrUnseen(t *testing.T) {
+	m := loaded(t, example(t))
+	nan := math.NaN()
+	for _, c := range []struct {
+		name            string
+		numbers         []float64
+		plan            []byte
+		missing, unseen string
+		scored          bool
+	}{
+		{"all there", []float64{24, 50, nan, 0, 18000, 1}, []byte("pro"), "", "", true},
+		{"an empty text is a category", []float64{24, 50, nan, 0, 18000, 1}, []byte{}, "", "", true},
+		{"all optional ones missing", []float64{24, nan, nan, 0, 18000, nan}, nil, "spend plan seen", "", true},
+		{"an unseen category", []float64{24, 50, nan, 0, 18000, 1}, []byte("proo"), "", "plan", true},
+		{"a missing number and an unseen category", []float64{24, nan, nan, 0, 18000, 1}, []byte("PRO"), "spend", "plan", true},
+		{"a required number missing", []float64{nan, 50, nan, 0, 18000, 1}, []byte("pro"), "tenure", "", false},
+		{"a required boolean missing", []float64{24, 50, nan, nan, 18000, 1}, []byte("pro"), "senior", "", false},
+		{"an infinite number", []float64{math.Inf(1), 50, nan, 0, 18000, 1}, []byte("pro"), "", "", false},
+	} {
+		for _, cfg := range []scoring.ScorerConfig{{}, {Reasons: 3}, {Contributions: true}} {
+			t.Run(fmt.Sprintf("%s, %+v", c.name, cfg), func(t *testing.T) {
+				rows := schemas.NewRows(6, 1)
+				numbers, categories := rows.Row(rows.Append())
+				copy(numbers, c.numbers)
+				categories[2] = c.plan
+				var out scoring.Results
+				m.NewScorer(cfg).Score(rows, &out)
+				if got := strings.Join(out.Missing(0), " "); got != c.missing {
+					t.Errorf("missing %q, want %q", got, c.missing)
+				}
+				if got := strings.Join(out.Unseen(0), " "); got != c.unseen {
+					t.Errorf("unseen %q, want %q", got, c.unseen)
+				}
+				if scored := out.Probability[0] > 0 && out.Probability[0] < 1; scored != c.scored {
+					t.Errorf("probability %v", out.Probability[0])
+				}
+				if !c.scored && (!math.IsNaN(out.Margin[0]) || len(out.Reasons(0)) > 0) {
+					t.Errorf("margin %v with reasons %v, want NaN and none", out.Margin[0], out.Reasons(0))
+				}
+			})
+		}
+	}
+}
+
+func TestRequiredCategoryMissingIsNotScored(t *testing.T) {
+	a := example(t)
+	a.Manifest.Inputs[2].Nullable = false
+	m, err := scoring.CompileForTest(&a.Pipeline, a.Manifest.Contract())
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := schemas.NewRows(6, 1)
+	numbers, _ := rows.Row(rows.Append())
+	copy(numbers, []float64{24, 50, math.NaN(), 0, 18000, 1})
+	var out scoring.Results
+	m.NewScorer(scoring.ScorerConfig{}).Score(rows, &out)
+	if !math.IsNaN(out.Probability[0]) {
+		t.Errorf("probability %v, want NaN", out.Probability[0])
+	}
+}
+
+func TestReasonsAreTheLargestContributionsUnderTheirLabels(t *testing.T) {
+	m := loaded(t, example(t))
+	rows := schemas.NewRows(6, 3)
+	for _, plan := range [][]byte{[]byte("größer"), []byte("nobody's"), nil} {
+		numbers, categories := rows.Row(rows.Append())
+		copy(numbers, []float64{24, math.NaN(), math.NaN(), 1, 18000, 1})
+		categories[2] = plan
+	}
+	var out scoring.Results
+	m.NewScorer(scoring.ScorerConfig{Reasons: 3}).Score(rows, &out)
+	// Of the plan's columns the background holds 0.1·0.125 + 0.5·1.5 - 0.2·0.5 - 0.2·1 = 0.4625.
+	for row, want := range []string{
+		"senior=1.4000 plan=größer=-0.9625 joined=0.0500",
+		"senior=1.4000 plan (unseen)=-0.4625 joined=0.0500",
+		"senior=1.4000 plan (missing)=-0.4625 joined=0.0500",
+	} {
+		var got []string
+		for _, r := range out.Reasons(row)[:3] {
+			got = append(got, fmt.Sprintf("%s=%.4f", r.Feature, r.Contribution))
+		}
+		// joined (0.05) and spend (-0.05) tie: whichever comes first in the model wins.
+		if text := strings.Join(got, " "); text != want && text != strings.Replace(want, "joined=0.0500", "spend (missing)=-0.0500", 1) {
+			t.Errorf("row %d: %s, want %s", row, text, want)
+		}
+	}
+}
+
+// randomModel draws a pipeline of any mixture of steps with a batch of rows for it.
+func randomModel(t *rapid.T) (*scoring.Pipeline, schemas.Contract, *schemas.Rows) {
+	value := rapid.Float64Range(-1e3, 1e3)
+	var contract schemas.Contract
+	var impute scoring.Impute
+	var scale scoring.StandardScale
+	p := &scoring.Pipeline{}
+	var categories [][]string
+	for i := range rapid.IntRange(1, 12).Draw(t, "inputs") {
+		in := schemas.Input{Name: fmt.Sprintf("in%d", i), Kind: schemas.Number, Nullable: rapid.Bool().Draw(t, "nullable")}
+		categories = append(categories, nil)
+		if rapid.Bool().Draw(t, "category") {
+			in.Kind = schemas.Category
+			list := rapid.SliceOfNDistinct(rapid.StringN(0, 12, -1), 1, 9, rapid.ID).Draw(t, "categories")
+			categories[i] = list
+			p.Steps = append(p.Steps, scoring.OneHot{Columns: []string{in.Name}, Categories: [][]string{list}, Unknown: scoring.UnknownIgnored})
+			for _, c := range list {
+				if rapid.IntRange(0, 5).Draw(t, "keep") > 0 {
+					p.Features = append(p.Features, in.Name+"="+c)
+				}
+			}
+		} else {
+			if in.Nullable {
+				impute.Columns, impute.Values = append(impute.Columns, in.Name), append(impute.Values, value.Draw(t, "fill"))
+			}
+			if rapid.Bool().Draw(t, "scaled") {
+				scale.Columns = append(scale.Columns, in.Name)
+				scale.Mean = append(scale.Mean, value.Draw(t, "mean"))
+				scale.Scale = append(scale.Scale, rapid.Float64Range(1e-3, 1e3).Draw(t, "scale"))
+			}
+			if rapid.IntRange(0, 5).Draw(t, "keep") > 0 {
+				p.Features = append(p.Features, in.Name)
+			}
+		}
+		contract.Inputs = append(contract.Inputs, in)
+	}
+	p.Steps = append(p.Steps, impute, scale)
+	p.Features = rapid.Permutation(p.Features).Draw(t, "order")
+	for range p.Features {
+		p.Background = append(p.Background, value.Draw(t, "background"))
+		p.Model.Coefficients = append(p.Model.Coefficients, rapid.Float64Range(-5, 5).Draw(t, "coefficient"))
+	}
+	p.Model.Intercept = value.Draw(t, "intercept")
+
+	rows := schemas.NewRows(len(contract.Inputs), 4)
+	for range rapid.IntRange(0, 5).Draw(t, "rows") {
+		numbers, texts := rows.Row(rows.Append())
+		for i, in := range contract.Inputs {
+			switch {
+			case in.Nullable && rapid.IntRange(0, 3).Draw(t, "missing") == 0:
+			case in.Kind == schemas.Category && rapid.Bool().Draw(t, "known"):
+				texts[i] = []byte(rapid.SampledFrom(categories[i]).Draw(t, "category"))
+			case in.Kind == schemas.Category:
+				texts[i] = []byte(rapid.StringN(0, 12, -1).Draw(t, "text"))
+			default:
+				numbers[i] = value.Draw(t, "number")
+			}
+		}
+	}
+	return p, contract, rows
+}
+
+// direct computes the margin from the pipeline's definition, through a dense feature vector.
+func direct(p *scoring.Pipeline, contract schemas.Contract, numbers []float64, categories [][]byte) (margin, size float64) {
+	values := map[string]float64{}
+	for i, in := range contract.Inputs {
+		if in.Kind == schemas.Number {
+			values[in.Name] = numbers[i]
+		} else if categories[i] != nil {
+			values[in.Name+"="+string(categories[i])] = 1
+		}
+	}
+	for _, s := range p.Steps {
+		switch s := s.(type) {
+		case scoring.Impute:
+			for i, c := range s.Columns {
+				if math.IsNaN(values[c]) {
+					values[c] = s.Values[i]
+				}
+			}
+		case scoring.StandardScale:
+			for i, c := range s.Columns {
+				values[c] = (values[c] - s.Mean[i]) / s.Scale[i]
+			}
+		}
+	}
+	for i, f := range p.Features {
+		term := values[f] * p.Model.Coefficients[i]
+		margin += term
+		size += math.Abs(term) + math.Abs(p.Background[i]*p.Model.Coefficients[i])
+	}
+	return margin + p.Model.Intercept, size + math.Abs(p.Model.Intercept)
+}
+
+func TestMarginIsThatOfThePipelineAndContributionsAddUpToIt(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		p, contract, rows := randomModel(t)
+		m, err := scoring.CompileForTest(p, contract)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var plain, explained scoring.Results
+		k := rapid.IntRange(0, 14).Draw(t, "k")
+		m.NewScorer(scoring.ScorerConfig{}).Score(rows, &plain)
+		m.NewScorer(scoring.ScorerConfig{Reasons: k, Contributions: true}).Score(rows, &explained)
+		for row := range rows.Len() {
+			numbers, categories := rows.Row(row)
+			want, size := direct(p, contract, numbers, categories)
+			// Sums of numbers of this size round by this much, in whatever order.
+			tolerance := 1e-9 * max(1, size/1e4)
+			if math.Abs(plain.Margin[row]-want) > tolerance {
+				t.Errorf("row %d: margin %v, want %v", row, plain.Margin[row], want)
+			}
+			if plain.Margin[row] != explained.Margin[row] || plain.Probability[row] != explained.Probability[row] {
+				t.Errorf("row %d: margin %v alone and %v with reasons", row, plain.Margin[row], explained.Margin[row])
+			}
+			sum := explained.Bias
+			all := explained.Contributions(row)
+			for _, c := range all {
+				sum += c
+			}
+			if math.Abs(sum-explained.Margin[row]) > tolerance {
+				t.Errorf("row %d: bias and contributions make %v, the margin is %v", row, sum, explained.Margin[row])
+			}
+			sizes := make([]float64, 0, len(all))
+			for _, c := range all {
+				if c != 0 {
+					sizes = append(sizes, math.Abs(c))
+				}
+			}
+			slices.SortFunc(sizes, func(a, b float64) int { return -cmpFloat(a, b) })
+			reasons := explained.Reasons(row)
+			if len(reasons) != min(k, len(sizes)) {
+				t.Fatalf("row %d: %d reasons of %d contributions for k = %d", row, len(reasons), len(sizes), k)
+			}
+			for i, r := range reasons {
+				if math.Abs(r.Contribution) != sizes[i] {
+					t.Errorf("row %d: reason %d is %v, the contributions are %v", row, i, r, all)
+				}
+			}
+		}
+	})
+}
+
+func cmpFloat(a, b float64) int {
+	if a < b {
+		return -1
+	}
+	return 1
+}
+
+func TestCategoryIndexFindsExactlyItsCategories(t *testing.T) {
+	sharedEnds := make([]string, 40) // as bad as it gets: the same length, start and end
+	for i := range sharedEnds {
+		sharedEnds[i] = fmt.Sprintf("abcdefgh%02dabcdefgh", i)
+	}
+	many := make([]string, 5000)
+	for i := range many {
+		many[i] = fmt.Sprintf("city-%d", i*7)
+	}
+	for name, list := range map[string][]string{
+		"one": {"a"}, "empty text": {"", "a"}, "prefixes": {"a", "aa", "aaa", "aaaa", "aaaaaaaa", "aaaaaaaaa"},
+		"shared ends": sharedEnds, "many": many,
+	} {
+		t.Run(name, func(t *testing.T) {
+			index, err := scoring.NewCategoryIndexForTest(list)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for want, value := range list {
+				if got := index([]byte(value)); got != want {
+					t.Errorf("%q has code %d, want %d", value, got, want)
+				}
+				for _, other := range []string{value + "x", "x" + value, strings.ToUpper(value) + "\x00"} {
+					if got := index([]byte(other)); got != len(list) && !slices.Contains(list, other) {
+						t.Errorf("%q has code %d, want unseen", other, got)
+					}
+				}
+			}
+		})
+	}
+	if _, err := scoring.NewCategoryIndexForTest([]string{"a", "b", "a"}); err == nil {
+		t.Error("a category listed twice was taken")
+	}
+}
+
+func TestScoreDoesNotAllocate(t *testing.T) {
+	m, rows := mixedModel(t, 12, 8)
+	scorer := m.NewScorer(scoring.ScorerConfig{Reasons: 3, Contributions: true})
+	var out scoring.Results
+	scorer.Score(rows, &out)
+	if n := testing.AllocsPerRun(20, func() { scorer.Score(rows, &out) }); n != 0 {
+		t.Errorf("%v allocations a batch", n)
+	}
+}
+
+// mixedModel has numeric and category inputs, and a batch of 64 rows in which some are missing.
+func mixedModel(t testing.TB, numeric, category int) (*scoring.Model, *schemas.Rows) {
+	t.Helper()
+	random := rand.New(rand.NewPCG(1, 2))
+	values := []string{"Month-to-month", "One year", "Two year", "No internet service"}
+	var contract schemas.Contract
+	p := &scoring.Pipeline{}
+	feature := func(name string) {
+		p.Features = append(p.Features, name)
+		p.Background = append(p.Background, random.NormFloat64())
+		p.Model.Coefficients = append(p.Model.Coefficients, random.NormFloat64()/4)
+	}
+	var impute scoring.Impute
+	var scale scoring.StandardScale
+	for i := range numeric {
+		name := fmt.Sprintf("n%d", i)
+		contract.Inputs = append(contract.Inputs, schemas.Input{Name: name, Kind: schemas.Number, Nullable: true})
+		impute.Columns, impute.Values = append(impute.Columns, name), append(impute.Values, 0)
+		scale.Columns, scale.Mean, scale.Scale = append(scale.Columns, name), append(scale.Mean, random.NormFloat64()), append(scale.Scale, 1+random.Float64())
+		feature(name)
+	}
+	p.Steps = append(p.Steps, impute, scale)
+	for i := range category {
+		name := fmt.Sprintf("c%d", i)
+		contract.Inputs = append(contract.Inputs, schemas.Input{Name: name, Kind: schemas.Category, Nullable: true})
+		p.Steps = append(p.Steps, scoring.OneHot{Columns: []string{name}, Categories: [][]string{values}, Unknown: scoring.UnknownIgnored})
+		for _, v := range values {
+			feature(name + "=" + v)
+		}
+	}
+	m, err := scoring.CompileForTest(p, contract)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := schemas.NewRows(len(contract.Inputs), 64)
+	for range 64 {
+		numbers, categories := rows.Row(rows.Append())
+		for i := range numeric {
+			numbers[i] = random.NormFloat64() * 10
+		}
+		for i := range category {
+			categories[numeric+i] = []byte(values[random.IntN(len(values))])
+		}
+	}
+	return m, rows
+}
+
+func BenchmarkScore(b *testing.B) {
+	for _, shape := range []struct{ numeric, category int }{{20, 0}, {12, 8}, {8, 11}} {
+		m, rows := mixedModel(b, shape.numeric, shape.category)
+		for _, cfg := range []scoring.ScorerConfig{{}, {Reasons: 3}, {Reasons: 3, Contributions: true}} {
+			name := fmt.Sprintf("numbers=%d/categories=%d/reasons=%d/contributions=%v", shape.numeric, shape.category, cfg.Reasons, cfg.Contributions)
+			b.Run(name, func(b *testing.B) {
+				scorer := m.NewScorer(cfg)
+				var out scoring.Results
+				scorer.Score(rows, &out)
+				b.ReportAllocs()
+				for b.Loop() {
+					scorer.Score(rows, &out)
+				}
+				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*rows.Len()), "ns/row")
+			})
+		}
+	}
+}
+
+func BenchmarkCategoryIndex(b *testing.B) {
+	list := []string{"Month-to-month", "One year", "Two year", "No internet service"}
+	index, err := scoring.NewCategoryIndexForTest(list)
+	if err != nil {
+		b.Fatal(err)
+	}
+	byText := map[string]int{}
+	values := make([][]byte, 64)
+	for i := range values {
+		k := rand.IntN(len(list))
+		values[i], byText[list[k]] = []byte(list[k]), k
+	}
+	b.Run("index", func(b *testing.B) {
+		for b.Loop() {
+			for _, v := range values {
+				index(v)
+			}
+		}
+		b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*len(values)), "ns/value")
+	})
+	b.Run("map", func(b *testing.B) {
+		sum := 0
+		for b.Loop() {
+			for _, v := range values {
+				sum += byText[string(v)]
+			}
+		}
+		b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*len(values)), "ns/value")
+	})
+}
