@@ -1,0 +1,89 @@
+package drift
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/churnstream/churnstream/schemas"
+)
+
+// An event of 20 features, the score included, in transactions of 1,000.
+func BenchmarkObserve(b *testing.B) {
+	a, _, contract := newAccumulator(b, DefaultWindowConfig())
+	rows, probabilities := customers(contract, 1000, 8)
+	keys := customerKeys(1000)
+	b.ReportAllocs()
+	offset := int64(0)
+	for b.Loop() {
+		i := int(offset % 1000)
+		numbers, categories := rows.Row(i)
+		a.Observe(offset, hour+offset, keys[i], numbers, categories, probabilities[i])
+		offset++
+		if i == 999 {
+			a.Commit()
+		}
+	}
+	b.ReportMetric(float64(a.Size()), "bytes/partition")
+}
+
+// The part of a transaction that does not depend on its events: states out, counts in.
+func BenchmarkStatesAndCommit(b *testing.B) {
+	a, _, contract := newAccumulator(b, DefaultWindowConfig())
+	rows, probabilities := customers(contract, 1, 8)
+	numbers, categories := rows.Row(0)
+	var value []byte
+	b.ReportAllocs()
+	for offset := int64(0); b.Loop(); offset++ {
+		a.Observe(offset, hour, []byte("customer"), numbers, categories, probabilities[0])
+		if err := a.States(func(_ []byte, state *schemas.DriftState) error {
+			value = state.AppendAvro(value[:0])
+			return nil
+		}); err != nil {
+			b.Fatal(err)
+		}
+		a.Commit()
+	}
+}
+
+// 100 partitions, 20 features, the whole window filled.
+func BenchmarkEvaluate(b *testing.B) {
+	a, profile, contract := newAccumulator(b, DefaultWindowConfig())
+	population := newPopulation(b, profile)
+	rows, probabilities := customers(contract, 6000, 8)
+	keys := customerKeys(6000)
+	for i := range 6000 {
+		numbers, categories := rows.Row(i)
+		a.Observe(int64(i), hour+int64(i)*600, keys[i], numbers, categories, probabilities[i])
+	}
+	a.Commit()
+	for partition := range int32(100) {
+		require.NoError(b, a.Committed(func(_ []byte, state *schemas.DriftState) error {
+			state.Partition = partition
+			return population.Apply(state)
+		}))
+	}
+	watermark, _ := population.Watermark()
+	b.ReportAllocs()
+	for b.Loop() {
+		population.Evaluate(watermark - 1)
+	}
+}
+
+func customerKeys(n int) [][]byte {
+	keys := make([][]byte, n)
+	for i := range keys {
+		keys[i] = fmt.Appendf(nil, "%04d-CUSTO", i)
+	}
+	return keys
+}
+
+func newPopulation(t testing.TB, profile *Profile) *Population {
+	t.Helper()
+	rule, err := NewRelevantShift(DefaultRelevantShiftConfig())
+	require.NoError(t, err)
+	p, err := NewPopulation(profile, source.ModelDigest, DefaultPopulationConfig(), rule)
+	require.NoError(t, err)
+	return p
+}

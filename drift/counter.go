@@ -1,0 +1,180 @@
+package drift
+
+import (
+	"fmt"
+	"math"
+	"math/bits"
+
+	"github.com/churnstream/churnstream/schemas"
+)
+
+// counter finds the places of one event and adds to them. It is immutable: names have become column numbers and edges
+// have become integers in the order of the floats, so that a bin is found by compares without branches.
+type counter struct {
+	numbers    []numberColumn
+	categories []categoryColumn
+	booleans   []booleanColumn
+	score      numberColumn
+}
+
+// smallThresholds is the number of thresholds that the unrolled search takes: up to 14 bins.
+const smallThresholds = 15
+
+type numberColumn struct {
+	column, first int
+	missing       int // place, counted from the profile's first
+	// thresholds in ascending order: the largest float below the minimum, the edges, the maximum. How many of them are
+	// below a value is its place. Padded with the largest integer, which no float reaches.
+	small *[smallThresholds + 1]uint64 // nil if there are more
+	large []uint64
+}
+
+type categoryColumn struct {
+	column          int
+	unseen, missing int // counted from the profile's first place, as the values of places
+	places          categoryTable
+}
+
+type booleanColumn struct{ column, first int }
+
+// newCounter joins the profile with the contract by name.
+func newCounter(p *Profile, contract schemas.Contract) (*counter, error) {
+	if len(p.Features) != len(contract.Inputs)+1 {
+		return nil, fmt.Errorf("the profile has %d inputs and the score, the contract %d inputs; profile and model must come from the same artefact", len(p.Features)-1, len(contract.Inputs))
+	}
+	c := &counter{}
+	columns := make(map[string]int, len(contract.Inputs))
+	for i, input := range contract.Inputs {
+		columns[input.Name] = i
+	}
+	for i := range p.Features[:len(p.Features)-1] {
+		f := &p.Features[i]
+		column, found := columns[f.Name]
+		if !found {
+			return nil, fmt.Errorf("the profile's feature %q is no input of the contract; profile and model must come from the same artefact", f.Name)
+		}
+		if kind := contract.Inputs[column].Kind; kind != f.Kind {
+			return nil, fmt.Errorf("the profile's feature %q is a %v, the contract's input a %v", f.Name, f.Kind, kind)
+		}
+		switch f.Kind {
+		case schemas.Category:
+			c.categories = append(c.categories, newCategoryColumn(f, column))
+		case schemas.Boolean:
+			c.booleans = append(c.booleans, booleanColumn{column: column, first: f.first})
+		default:
+			c.numbers = append(c.numbers, newNumberColumn(f, column))
+		}
+	}
+	c.score = newNumberColumn(&p.Features[len(p.Features)-1], -1)
+	return c, nil
+}
+
+func newNumberColumn(f *Feature, column int) numberColumn {
+	thresholds := []uint64{orderedBits(math.Nextafter(f.Minimum, math.Inf(-1)))}
+	for _, edge := range f.Edges {
+		thresholds = append(thresholds, orderedBits(edge))
+	}
+	thresholds = append(thresholds, orderedBits(f.Maximum))
+	c := numberColumn{column: column, first: f.first, missing: f.first + len(thresholds) + 1}
+	if len(thresholds) <= smallThresholds {
+		c.small = new([smallThresholds + 1]uint64)
+		for i := range c.small {
+			c.small[i] = math.MaxUint64
+		}
+		copy(c.small[:], thresholds)
+		return c
+	}
+	c.large = thresholds
+	return c
+}
+
+func newCategoryColumn(f *Feature, column int) categoryColumn {
+	c := categoryColumn{column: column, places: newCategoryTable(len(f.Categories) + len(f.Rest))}
+	next := f.first
+	for _, category := range f.Categories {
+		c.places.add(category, next)
+		next++
+	}
+	for _, category := range f.Rest {
+		c.places.add(category, next)
+	}
+	if len(f.Rest) > 0 {
+		next++
+	}
+	c.unseen, c.missing = next, next+1
+	return c
+}
+
+// count adds one event to counts, which has the profile's places. It does not allocate.
+func (c *counter) count(counts []uint32, numbers []float64, categories [][]byte, probability float64) {
+	for i := range c.numbers {
+		column := &c.numbers[i]
+		counts[column.place(numbers[column.column])]++
+	}
+	counts[c.score.place(probability)]++
+	for i := range c.categories {
+		column := &c.categories[i]
+		counts[column.place(categories[column.column])]++
+	}
+	for i := range c.booleans {
+		column := &c.booleans[i]
+		place := column.first + 1
+		switch v := numbers[column.column]; {
+		case v == 0:
+			place = column.first
+		case v != v:
+			place = column.first + 2
+		}
+		counts[place]++
+	}
+}
+
+func (c *numberColumn) place(v float64) int {
+	if v != v {
+		return c.missing
+	}
+	key := orderedBits(v)
+	if c.small == nil {
+		return c.first + below(c.large, key)
+	}
+	// A binary search by borrows: which bin comes next is chance, so every branch would be mispredicted half the time.
+	i := oneIfLess(c.small[7], key) << 3
+	i += oneIfLess(c.small[(i+3)&smallThresholds], key) << 2
+	i += oneIfLess(c.small[(i+1)&smallThresholds], key) << 1
+	i += oneIfLess(c.small[i&smallThresholds], key)
+	return c.first + int(i)
+}
+
+func oneIfLess(a, b uint64) uint64 {
+	_, borrow := bits.Sub64(a, b, 0)
+	return borrow
+}
+
+// below is the number of ascending thresholds that are smaller than key.
+func below(thresholds []uint64, key uint64) int {
+	low, high := 0, len(thresholds)
+	for low < high {
+		if middle := int(uint(low+high) >> 1); thresholds[middle] < key {
+			low = middle + 1
+		} else {
+			high = middle
+		}
+	}
+	return low
+}
+
+func (c *categoryColumn) place(v []byte) int {
+	if v == nil {
+		return c.missing
+	}
+	if place := c.places.find(v); place >= 0 {
+		return place
+	}
+	return c.unseen
+}
+
+// orderedBits maps floats, NaN aside, to integers of the same order; both zeros are one.
+func orderedBits(v float64) uint64 {
+	b := math.Float64bits(v + 0)
+	return b ^ (uint64(int64(b)>>63) | 1<<63)
+}
