@@ -9,18 +9,109 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 BUILD := $(CURDIR)/.build
+BIN := $(BUILD)/bin
+BINARY := $(BUILD)/churnstream
+
+# Tools are built once, by version: another version is another file.
+GOLANGCI_VERSION := v2.15.0
+GOVULNCHECK_VERSION := v1.8.0
+GOLANGCI := $(BIN)/golangci-lint-$(GOLANGCI_VERSION)
+GOVULNCHECK := $(BIN)/govulncheck-$(GOVULNCHECK_VERSION)
 
 # The packages whose tests talk to a broker; test-kafka repeats them on a real one.
-TRANSPORT := ./consumer/... ./producer/... ./internal/kafkawire/... ./internal/worker/...
+TRANSPORT := ./consumer/... ./producer/... ./internal/kafkawire/... ./internal/testkit/... ./internal/worker/...
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+IMAGE ?= churnstream:$(VERSION)
+BENCH ?= .
+BENCH_COUNT ?= 1
 
 .PHONY: help
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
+
+.PHONY: build
+build: ## Build the static binary .build/churnstream
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o $(BINARY) ./cmd/churnstream
 
 .PHONY: test
 test: ## Run all tests with the race detector; needs nothing but Go
 	go test -race ./...
 
+.PHONY: test-kafka
+test-kafka: ## Run the transport tests on a real Kafka (KAFKA_VERSION=4.3, 4.1, 3.9); needs Java and Maven
+	deploy/kafka/kafka.sh run go test -race -count=1 -p=1 $(TRANSPORT)
+
+.PHONY: test-containers
+test-containers: ## Run the transport tests on a Kafka in a container; needs a container engine
+	@docker info >/dev/null 2>&1 || { echo "no container engine answers: docker info failed" >&2; exit 1; }
+	CHURNSTREAM_TEST_CONTAINERS=1 go test -race -count=1 -p=1 $(TRANSPORT)
+
+.PHONY: test-rules
+test-rules: ## Test the Prometheus rules; needs promtool and amtool
+	deploy/prometheus/test.sh
+
+.PHONY: bench
+bench: ## Run the benchmarks (BENCH=pattern, BENCH_COUNT=n)
+	go test -run '^$$' -bench '$(BENCH)' -benchmem -count=$(BENCH_COUNT) ./...
+
+.PHONY: check
+check: check-format check-lint check-vet check-tidy check-vulns ## Check format, lint, vet, module files and known vulnerabilities
+
+.PHONY: fmt
+fmt: $(GOLANGCI) ## Format the sources
+	$(GOLANGCI) fmt
+
+.PHONY: check-format
+check-format: $(GOLANGCI)
+	@$(GOLANGCI) fmt --diff || { echo "some files are not formatted: make fmt" >&2; exit 1; }
+	@for script in .ci/run $$(git ls-files '*.sh'); do bash -n "$$script"; done
+	@echo "format: ok"
+
+.PHONY: check-lint
+check-lint: $(GOLANGCI)
+	$(GOLANGCI) run
+
+.PHONY: check-vet
+check-vet:
+	go vet ./...
+
+.PHONY: check-tidy
+check-tidy:
+	go mod tidy -diff
+	go mod verify
+
+.PHONY: check-vulns
+check-vulns: $(GOVULNCHECK)
+	deploy/ci/govulncheck.sh $(GOVULNCHECK)
+
+.PHONY: kafka-up
+kafka-up: ## Start a real Kafka on 127.0.0.1:19092; needs Java and Maven
+	@deploy/kafka/kafka.sh up
+
+.PHONY: kafka-down
+kafka-down: ## Stop it
+	@deploy/kafka/kafka.sh down
+
+.PHONY: image
+image: ## Build the container image; needs a container engine
+	docker build --file deploy/container/Dockerfile --build-arg VERSION=$(VERSION) --tag $(IMAGE) .
+
 .PHONY: clean
 clean: ## Remove everything the targets produced
+	-@deploy/kafka/kafka.sh down
 	rm -rf $(BUILD)
+
+$(GOLANGCI):
+	$(call install,golangci-lint,github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION))
+
+$(GOVULNCHECK):
+	$(call install,govulncheck,golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK_VERSION))
+
+# install builds a command at its version and puts the version into its name.
+define install
+@echo "building $(2)" >&2
+@mkdir -p $(BIN)
+@GOBIN=$(BIN) GOFLAGS= go install $(2)
+@mv $(BIN)/$(1) $@
+endef
