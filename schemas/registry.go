@@ -5,6 +5,10 @@ import "context"
 // ErrSchemaNotFound says that the registry answered and does not know the id: the record is bad, not the registry.
 const ErrSchemaNotFound = constError("the registry does not know the schema")
 
+// ErrSchemaUnsupported says that the registry knows the id and it is not one that events can be read with, such as a
+// Protobuf schema: the record is bad, not the registry.
+const ErrSchemaUnsupported = constError("the schema cannot be used")
+
 // Registry gives writer schemas by id and publishes our own. It must be safe for concurrent use.
 type Registry interface {
 	// SchemaByID returns the schema's text. An error that wraps ErrSchemaNotFound is about the id; every other error is
