@@ -166,29 +166,67 @@ func (e *linear) input(term int) int {
 
 // margin scores one row. irregular reports that an input is missing or unseen, so that the caller
 // looks which. The margin is NaN if a required number is missing or one is not finite.
+//
+// The first loop does not look for missing numbers: one makes the sum NaN, and then the second loop
+// adds up again with what was imputed.
 func (e *linear) margin(numbers []float64, categories [][]byte) (margin float64, irregular bool) {
+	for i := range e.numbers {
+		t := &e.numbers[i]
+		margin += float64((numbers[t.input] - t.mean) / t.scale * t.coefficient)
+	}
+	if margin != margin {
+		margin, irregular = e.imputed(numbers)
+	}
+	return e.finish(margin, irregular, numbers, categories)
+}
+
+// margin2 scores two rows at once and equals margin for each to the bit. One row alone waits for its
+// own sum, addition after addition: 38 ns for 20 numbers, against 33 in pairs.
+func (e *linear) margin2(numbers, numbers2 []float64, categories, categories2 [][]byte) (margin, margin2 float64, irregular, irregular2 bool) {
+	numbers2 = numbers2[:len(numbers)]
+	for i := range e.numbers {
+		t := &e.numbers[i]
+		margin += float64((numbers[t.input] - t.mean) / t.scale * t.coefficient)
+		margin2 += float64((numbers2[t.input] - t.mean) / t.scale * t.coefficient)
+	}
+	if margin != margin {
+		margin, irregular = e.imputed(numbers)
+	}
+	if margin2 != margin2 {
+		margin2, irregular2 = e.imputed(numbers2)
+	}
+	margin, irregular = e.finish(margin, irregular, numbers, categories)
+	margin2, irregular2 = e.finish(margin2, irregular2, numbers2, categories2)
+	return margin, margin2, irregular, irregular2
+}
+
+// imputed is the sum of the numeric terms of a row in which something is missing.
+func (e *linear) imputed(numbers []float64) (sum float64, irregular bool) {
 	for i := range e.numbers {
 		t := &e.numbers[i]
 		x := numbers[t.input]
 		if x != x {
 			x, irregular = t.fill, true
 		}
-		margin += float64((x - t.mean) / t.scale * t.coefficient)
+		sum += float64((x - t.mean) / t.scale * t.coefficient)
 	}
+	return sum, irregular
+}
+
+// finish adds the category terms and the intercept to the sum of the numeric terms.
+func (e *linear) finish(margin float64, irregular bool, numbers []float64, categories [][]byte) (float64, bool) {
 	for i := range e.categories {
 		t := &e.categories[i]
-		value := categories[t.input]
-		if value == nil {
-			irregular = true
-			continue
+		code := t.missing()
+		if value := categories[t.input]; value != nil {
+			code = t.index.code(value)
 		}
-		code := t.index.code(value)
-		if code == t.unseen() {
+		if code >= t.unseen() {
 			irregular = true
 		}
 		margin += t.weights[code]
 	}
-	return margin + e.intercept, irregular || e.unreadMissing(numbers, categories)
+	return margin + e.intercept, irregular || len(e.rest) > 0 && e.unreadMissing(numbers, categories)
 }
 
 // explain does the same as margin and writes the contribution and the label of every term: the
@@ -223,7 +261,7 @@ func (e *linear) explain(numbers []float64, categories [][]byte, contributions [
 		contributions[base+i] = t.contributions[code]
 		codes[base+i] = int32(code)
 	}
-	return margin + e.intercept, irregular || e.unreadMissing(numbers, categories)
+	return margin + e.intercept, irregular || len(e.rest) > 0 && e.unreadMissing(numbers, categories)
 }
 
 // unreadMissing reports whether an input that no feature reads is missing.

@@ -124,30 +124,49 @@ func (s *Scorer) Score(rows *schemas.Rows, out *Results) {
 	}
 	out.reset(rows.Len(), width)
 	out.Bias = e.bias
-	explain := s.cfg.Reasons > 0 || s.cfg.Contributions
+	if s.cfg.Reasons > 0 || s.cfg.Contributions {
+		s.scoreExplained(rows, out)
+	} else {
+		s.score(rows, out)
+	}
+}
+
+func (s *Scorer) score(rows *schemas.Rows, out *Results) {
+	row := 0
+	for ; row+1 < rows.Len(); row += 2 {
+		numbers, categories := rows.Row(row)
+		numbers2, categories2 := rows.Row(row + 1)
+		margin, margin2, irregular, irregular2 := s.engine.margin2(numbers, numbers2, categories, categories2)
+		s.settle(row, margin, irregular, numbers, categories, out)
+		s.settle(row+1, margin2, irregular2, numbers2, categories2, out)
+	}
+	if row < rows.Len() {
+		numbers, categories := rows.Row(row)
+		margin, irregular := s.engine.margin(numbers, categories)
+		s.settle(row, margin, irregular, numbers, categories, out)
+	}
+}
+
+func (s *Scorer) scoreExplained(rows *schemas.Rows, out *Results) {
 	for row := range rows.Len() {
 		numbers, categories := rows.Row(row)
-		var margin float64
-		var irregular bool
-		if explain {
-			margin, irregular = e.explain(numbers, categories, s.scratch, s.codes)
-		} else {
-			margin, irregular = e.margin(numbers, categories)
-		}
-		if irregular && !s.note(numbers, categories, out) || margin-margin != 0 {
-			margin = nan
-		}
-		out.Margin[row] = margin
-		if explain {
-			s.explain(row, margin, out)
-		}
+		margin, irregular := s.engine.explain(numbers, categories, s.scratch, s.codes)
+		s.settle(row, margin, irregular, numbers, categories, out)
+		s.explain(row, out)
 		out.reasonEnds[row+1] = int32(len(out.reasons))
-		out.missingEnds[row+1] = int32(len(out.missing))
-		out.unseenEnds[row+1] = int32(len(out.unseen))
 	}
-	for i, m := range out.Margin {
-		out.Probability[i] = 1 / (1 + math.Exp(-m))
+}
+
+// settle writes the margin of a row, or NaN where there is none, and what was missing or unseen.
+func (s *Scorer) settle(row int, margin float64, irregular bool, numbers []float64, categories [][]byte, out *Results) {
+	if irregular && !s.note(numbers, categories, out) || margin-margin != 0 {
+		margin = nan
 	}
+	out.Margin[row] = margin
+	out.Probability[row] = 1 / (1 + math.Exp(-margin))
+	out.reasonEnds[row+1] = int32(len(out.reasons))
+	out.missingEnds[row+1] = int32(len(out.missing))
+	out.unseenEnds[row+1] = int32(len(out.unseen))
 }
 
 // note lists what is missing or unseen in a row and reports whether it can be scored all the same.
@@ -166,8 +185,8 @@ func (s *Scorer) note(numbers []float64, categories [][]byte, out *Results) (sco
 }
 
 // explain turns the contributions of the row's terms into what the caller asked for.
-func (s *Scorer) explain(row int, margin float64, out *Results) {
-	unscored := margin != margin
+func (s *Scorer) explain(row int, out *Results) {
+	unscored := math.IsNaN(out.Margin[row])
 	if s.cfg.Contributions {
 		all := out.Contributions(row)
 		clear(all)
