@@ -83,7 +83,7 @@ check-tidy:
 
 .PHONY: check-vulns
 check-vulns: $(GOVULNCHECK)
-	deploy/ci/govulncheck.sh $(GOVULNCHECK)
+	.ci/vulncheck.sh $(GOVULNCHECK)
 
 .PHONY: kafka-up
 kafka-up: ## Start a real Kafka on 127.0.0.1:19092; needs Java and Maven

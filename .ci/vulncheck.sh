@@ -3,7 +3,7 @@
 # where it cannot be reached the check says that it did not happen and lets the
 # other checks go on, unless REQUIRE_VULNDB=1.
 #
-# usage: govulncheck.sh GOVULNCHECK
+# usage: vulncheck.sh GOVULNCHECK
 set -euo pipefail
 
 log=$(mktemp)
