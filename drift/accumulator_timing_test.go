@@ -79,8 +79,7 @@ func customerKeys(n int) [][]byte {
 	return keys
 }
 
-func newPopulation(t testing.TB, profile *Profile) *Population {
-	t.Helper()
+func newPopulation(t require.TestingT, profile *Profile) *Population {
 	rule, err := NewRelevantShift(DefaultRelevantShiftConfig())
 	require.NoError(t, err)
 	p, err := NewPopulation(profile, source.ModelDigest, DefaultPopulationConfig(), rule)

@@ -217,7 +217,9 @@ func (f *Feature) divideCategories(values [][]byte, top int) error {
 		return cmp.Or(cmp.Compare(frequency[b], frequency[a]), cmp.Compare(a, b))
 	})
 	f.Categories = all[:min(top, len(all))]
-	f.Rest = all[len(f.Categories):min(len(all), len(f.Categories)+maxRestCategories)]
+	if rest := all[len(f.Categories):]; len(rest) > 0 {
+		f.Rest = rest[:min(len(rest), maxRestCategories)]
+	}
 	return nil
 }
 
@@ -249,29 +251,55 @@ func (f *Feature) appendLabels(labels []string) []string {
 		}
 		labels = append(labels, placeUnseen)
 	default:
-		low, opening := f.Minimum, "["
-		labels = append(labels, "< "+f.format(low))
-		for _, edge := range f.Edges {
-			labels = append(labels, opening+f.format(low)+", "+f.format(edge)+"]")
-			low, opening = edge, "("
+		bounds := f.readableBounds()
+		last := len(bounds) - 1
+		labels = append(labels, "< "+bounds[0])
+		opening := "["
+		for i := range len(f.Edges) + 1 {
+			labels = append(labels, opening+bounds[i]+", "+bounds[i+1]+"]")
+			opening = "("
 		}
-		labels = append(labels, opening+f.format(low)+", "+f.format(f.Maximum)+"]", "> "+f.format(f.Maximum))
+		labels = append(labels, "> "+bounds[last])
 	}
 	return append(labels, placeMissing)
 }
 
-// format writes a value as its kind is read by people: whole dates as dates, the rest as the shortest exact number.
-func (f *Feature) format(v float64) string {
-	const readable = 1e14 // ms; about the year 5138
-	if v == math.Trunc(v) && math.Abs(v) < readable {
+// readableBounds writes minimum, edges and maximum for people, with as few digits as keep the edges apart: the label of
+// a bin is a name, the bounds themselves are exact.
+func (f *Feature) readableBounds() []string {
+	const fewest, exact = 4, -1
+	values := append(append([]float64{f.Minimum}, f.Edges...), f.Maximum)
+	bounds := make([]string, len(values))
+	for _, digits := range []int{fewest, 6, 9, 12, exact} {
+		apart := true
+		previous := math.Inf(-1)
+		for i, v := range values {
+			bounds[i] = f.format(v, digits)
+			if shown, err := strconv.ParseFloat(bounds[i], 64); err == nil { // dates are always apart
+				apart = apart && (shown > previous || i > 0 && v == values[i-1])
+				previous = shown
+			}
+		}
+		if apart {
+			break
+		}
+	}
+	return bounds
+}
+
+// format writes dates as dates, whole numbers in full and others with the given number of significant digits.
+func (f *Feature) format(v float64, digits int) string {
+	const whole = 1e14 // as ms about the year 5138
+	if v == math.Trunc(v) && math.Abs(v) < whole {
 		switch {
-		case f.Kind == schemas.Date && math.Abs(v) < readable/86_400_000:
+		case f.Kind == schemas.Date && math.Abs(v) < whole/86_400_000:
 			return time.Unix(int64(v)*86_400, 0).UTC().Format(time.DateOnly)
 		case f.Kind == schemas.Timestamp:
 			return time.UnixMilli(int64(v)).UTC().Format("2006-01-02T15:04:05.999Z07:00")
 		}
+		return strconv.FormatFloat(v, 'f', 0, 64)
 	}
-	return strconv.FormatFloat(v, 'g', -1, 64)
+	return strconv.FormatFloat(v, 'g', digits, 64)
 }
 
 // freeze checks the profile as a whole and derives the reference shares.

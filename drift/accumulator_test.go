@@ -1,0 +1,264 @@
+package drift
+
+import (
+	"errors"
+	"maps"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/churnstream/churnstream/schemas"
+)
+
+const minute = int64(60_000)
+
+// stateTopic is the compacted topic: the newest value of each key.
+type stateTopic map[string][]byte
+
+func (topic stateTopic) put(key []byte, state *schemas.DriftState) error {
+	if state == nil {
+		delete(topic, string(key))
+		return nil
+	}
+	topic[string(key)] = state.AppendAvro(nil)
+	return nil
+}
+
+func (topic stateTopic) states(t require.TestingT) []*schemas.DriftState {
+	var states []*schemas.DriftState
+	for _, key := range slices.Sorted(maps.Keys(topic)) {
+		state := new(schemas.DriftState)
+		require.NoError(t, schemas.DecodeDriftState(topic[key], state))
+		require.Equal(t, key, string(state.AppendKey(nil)))
+		states = append(states, state)
+	}
+	return states
+}
+
+// events is how many events the topic holds in each bucket.
+func (topic stateTopic) events(t require.TestingT) map[int64]uint32 {
+	events := make(map[int64]uint32)
+	for _, state := range topic.states(t) {
+		for _, c := range state.Counts[0] {
+			events[state.BucketStart] += c
+		}
+	}
+	return events
+}
+
+// observe shows n events of one time.
+func observe(a *Accumulator, first int64, n int, eventTime int64) {
+	numbers, categories := make([]float64, 19), make([][]byte, 19)
+	for i := range int64(n) {
+		a.Observe(first+i, eventTime, []byte("customer"), numbers, categories, 0.5)
+	}
+}
+
+func TestPendingEventsCountOnlyAfterCommit(t *testing.T) {
+	a, _, _ := newAccumulator(t, DefaultWindowConfig())
+	start := align(hour, minute)
+	observe(a, 0, 3, hour)
+	topic := stateTopic{}
+	require.NoError(t, a.Committed(topic.put))
+	require.Empty(t, topic)
+	require.NoError(t, a.States(topic.put))
+	require.Equal(t, map[int64]uint32{start: 3}, topic.events(t))
+	a.Discard()
+	require.Zero(t, a.Tally())
+
+	observe(a, 0, 2, hour)
+	a.Commit()
+	observe(a, 2, 5, hour+1)
+	require.NoError(t, a.States(topic.put))
+	require.Equal(t, map[int64]uint32{start: 7}, topic.events(t), "states are absolute")
+	a.Commit()
+	committed := stateTopic{}
+	require.NoError(t, a.Committed(committed.put))
+	require.Equal(t, topic, committed)
+	require.Equal(t, Tally{Counted: 7}, a.Tally())
+	state := topic.states(t)[0]
+	require.Equal(t, int64(7), state.NextOffset)
+	require.Equal(t, uint32(7), state.Groups[customerGroup([]byte("customer"))])
+}
+
+func TestEventsOutsideTheWindowAreCountedAsSuchAndNowhereElse(t *testing.T) {
+	a, _, _ := newAccumulator(t, DefaultWindowConfig())
+	start := align(hour, minute)
+	a.SetClock(hour)
+	observe(a, 0, 1, hour)
+	observe(a, 1, 1, start-59*minute)                       // late, yet in the ring
+	observe(a, 2, 2, start-59*minute-1)                     // older than the ring
+	observe(a, 4, 4, hour+(5*time.Minute).Milliseconds()+1) // absurd
+	observe(a, 8, 8, -1)                                    // without a timestamp
+	topic := stateTopic{}
+	require.NoError(t, a.States(topic.put))
+	a.Commit()
+	require.Equal(t, Tally{Counted: 2, Late: 2, Ahead: 4, Untimed: 8}, a.Tally())
+	require.Equal(t, map[int64]uint32{start: 1, start - 59*minute: 1}, topic.events(t))
+
+	observe(a, 16, 1, hour+(5*time.Minute).Milliseconds()) // as far ahead as skew may be: moves the ring on
+	require.NoError(t, a.States(topic.put))
+	a.Commit()
+	require.Equal(t, map[int64]uint32{start: 1, start + 5*minute: 1}, topic.events(t), "a bucket that leaves the window is deleted")
+}
+
+func TestReplayedEventsAreCountedOnce(t *testing.T) {
+	a, profile, contract := newAccumulator(t, DefaultWindowConfig())
+	topic := stateTopic{}
+	observe(a, 0, 10, hour)
+	observe(a, 10, 10, hour+minute)
+	require.NoError(t, a.States(topic.put))
+	a.Commit()
+
+	// The next batch touches both buckets; of its states only the first reaches the topic before a crash.
+	observe(a, 20, 5, hour)
+	observe(a, 25, 5, hour+minute)
+	lost := errors.New("connection lost")
+	require.ErrorIs(t, a.States(func(key []byte, state *schemas.DriftState) error {
+		if state.BucketStart > hour {
+			return lost
+		}
+		return topic.put(key, state)
+	}), lost)
+
+	again, err := NewAccumulator(profile, contract, DefaultWindowConfig(), source, nil)
+	require.NoError(t, err)
+	for _, state := range topic.states(t) {
+		require.NoError(t, again.Restore(state))
+	}
+	observe(again, 20, 5, hour)
+	observe(again, 25, 5, hour+minute)
+	require.NoError(t, again.States(topic.put))
+	again.Commit()
+	start := align(hour, minute)
+	require.Equal(t, map[int64]uint32{start: 15, start + minute: 15}, topic.events(t))
+	require.Equal(t, Tally{Counted: 5, Replayed: 5}, again.Tally())
+}
+
+func TestRestoreIgnoresForeignStatesAndRefusesImpossibleOnes(t *testing.T) {
+	a, _, _ := newAccumulator(t, DefaultWindowConfig())
+	topic := stateTopic{}
+	observe(a, 0, 3, hour)
+	require.NoError(t, a.States(topic.put))
+	a.Discard()
+	for name, change := range map[string]func(*schemas.DriftState){
+		"model": func(s *schemas.DriftState) { s.ModelDigest = "sha256:def" },
+		"topic": func(s *schemas.DriftState) { s.Topic = "payments" }, "partition": func(s *schemas.DriftState) { s.Partition++ },
+		"width": func(s *schemas.DriftState) { s.BucketWidth = 3600 },
+	} {
+		state := topic.states(t)[0]
+		change(state)
+		require.NoError(t, a.Restore(state), name)
+		require.NoError(t, a.Committed(func([]byte, *schemas.DriftState) error { return errors.New(name) }))
+	}
+	for want, change := range map[string]func(*schemas.DriftState){
+		"no bucket of 60000 ms": func(s *schemas.DriftState) { s.BucketStart++ },
+		"negative":              func(s *schemas.DriftState) { s.NextOffset = -1 },
+		"19 features":           func(s *schemas.DriftState) { s.Features = s.Features[1:] },
+		`"other" with`:          func(s *schemas.DriftState) { s.Features[3] = "other" },
+		"with 12 places":        func(s *schemas.DriftState) { s.Counts[3] = s.Counts[3][1:] },
+		"counts 4 events":       func(s *schemas.DriftState) { s.Counts[3][0]++ },
+	} {
+		state := topic.states(t)[0]
+		change(state)
+		require.ErrorContains(t, a.Restore(state), want)
+	}
+	observe(a, 0, 1, hour)
+	require.ErrorContains(t, a.Restore(topic.states(t)[0]), "pending")
+}
+
+func TestObserveDoesNotAllocate(t *testing.T) {
+	a, _, contract := newAccumulator(t, DefaultWindowConfig())
+	rows, probabilities := customers(contract, 100, 3)
+	offset := int64(0)
+	transaction := func() {
+		for i := range 100 {
+			numbers, categories := rows.Row(i)
+			a.Observe(offset, hour+offset*100, []byte("customer"), numbers, categories, probabilities[i])
+			offset++
+		}
+		_ = a.States(func([]byte, *schemas.DriftState) error { return nil })
+		a.Commit()
+	}
+	for range 400 { // until every bucket of the ring has been filled
+		transaction()
+	}
+	require.Zero(t, testing.AllocsPerRun(200, transaction))
+}
+
+// Whatever happens between batches, the state topic ends as a recount of the input gives it.
+func TestStateTopicEqualsARecountAfterCommitsAbortsAndCrashes(t *testing.T) {
+	profile, contract := telcoProfile(t)
+	rows, probabilities := customers(contract, 50, 9)
+	cfg := WindowConfig{Bucket: time.Second, Buckets: 5, Ahead: time.Minute}
+	keys := customerKeys(50)
+	rapid.Check(t, func(t *rapid.T) {
+		clock := rapid.Int64Range(0, 3000)
+		var times []int64
+		at := int64(0)
+		for range rapid.IntRange(1, 60).Draw(t, "events") {
+			at += clock.Draw(t, "step") / 2
+			times = append(times, max(-1, at-clock.Draw(t, "lateness")*3))
+		}
+		show := func(a *Accumulator, from, to int) {
+			for i := from; i < to; i++ {
+				numbers, categories := rows.Row(i % 50)
+				a.Observe(int64(i), times[i], keys[i%50], numbers, categories, probabilities[i%50])
+			}
+		}
+		start := func() *Accumulator {
+			a, err := NewAccumulator(profile, contract, cfg, source, nil)
+			require.NoError(t, err)
+			return a
+		}
+		topic := stateTopic{}
+		a, position := start(), 0
+		for position < len(times) {
+			end := min(len(times), position+rapid.IntRange(1, 20).Draw(t, "batch"))
+			show(a, position, end)
+			produced := stateTopic(maps.Clone(topic))
+			require.NoError(t, a.States(produced.put))
+			switch rapid.SampledFrom([]string{"commit", "commit", "abort", "crash before", "crash after", "crash between"}).Draw(t, "end") {
+			case "commit":
+				a.Commit()
+				topic, position = produced, end
+				continue
+			case "abort":
+				a.Discard()
+				continue
+			case "crash after":
+				topic, position = produced, end
+			case "crash between": // the states are there, the offsets are not: at-least-once
+				topic = produced
+			}
+			a = start()
+			restored := topic.states(t)
+			for _, i := range rapid.Permutation([]int{0, 1, 2, 3, 4}).Draw(t, "restore order") {
+				if i < len(restored) {
+					require.NoError(t, a.Restore(restored[i]))
+				}
+			}
+		}
+		recount := start()
+		for i := range times { // one transaction an event
+			show(recount, i, i+1)
+			recount.Commit()
+		}
+		want := stateTopic{}
+		require.NoError(t, recount.Committed(want.put))
+		require.Equal(t, want.events(t), topic.events(t))
+		for i, state := range topic.states(t) {
+			expected := want.states(t)[i]
+			require.Equal(t, expected.Counts, state.Counts)
+			require.Equal(t, expected.Groups, state.Groups)
+		}
+	})
+}
+
+func TestPartitionStaysSmall(t *testing.T) {
+	a, _, _ := newAccumulator(t, DefaultWindowConfig())
+	require.Less(t, a.Size(), 300<<10)
+}

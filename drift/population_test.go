@@ -1,0 +1,157 @@
+package drift
+
+import (
+	"math/rand/v2"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/churnstream/churnstream/schemas"
+)
+
+// counted gives the states of one partition that saw customers first to last at a minute each.
+func counted(t require.TestingT, profile *Profile, contract schemas.Contract, partition int32, first, last int) []*schemas.DriftState {
+	at := source
+	at.Partition = partition
+	a, err := NewAccumulator(profile, contract, DefaultWindowConfig(), at, nil)
+	require.NoError(t, err)
+	rows, probabilities := customers(contract, last-first, uint64(partition))
+	keys := customerKeys(last)
+	for i := range last - first {
+		numbers, categories := rows.Row(i)
+		a.Observe(int64(i), hour+int64(first+i)*minute/4, keys[first+i], numbers, categories, probabilities[i])
+	}
+	topic := stateTopic{}
+	require.NoError(t, a.States(topic.put))
+	return topic.states(t)
+}
+
+func TestMergingIsAdditionInAnyOrderAndHowOftenEver(t *testing.T) {
+	profile, contract := telcoProfile(t)
+	rapid.Check(t, func(t *rapid.T) {
+		var all []*schemas.DriftState
+		want := Window{Counts: make([]uint64, profile.Places())}
+		for partition := range rapid.Int32Range(1, 4).Draw(t, "partitions") {
+			first := rapid.IntRange(0, 20).Draw(t, "first")
+			states := counted(t, profile, contract, partition, first, first+rapid.IntRange(1, 60).Draw(t, "events"))
+			all = append(all, states...)
+			for _, state := range states {
+				place := 0
+				for _, counts := range state.Counts {
+					for _, c := range counts {
+						want.Counts[place] += uint64(c)
+						place++
+					}
+				}
+				for g, c := range state.Groups {
+					want.Groups[g] += uint64(c)
+					want.Events += uint64(c)
+				}
+			}
+			want.Partitions++
+		}
+		population := newPopulation(t, profile)
+		order := rapid.Permutation(append(all, all...)).Draw(t, "order")
+		for _, state := range order {
+			require.NoError(t, population.Apply(state))
+		}
+		got := population.Window(hour + 20*minute)
+		require.Equal(t, want.Counts, got.Counts)
+		require.Equal(t, want.Groups, got.Groups)
+		require.Equal(t, want.Events, got.Events)
+		require.Equal(t, want.Partitions, got.Partitions)
+	})
+}
+
+func TestAnOlderStateDoesNotReplaceANewerOne(t *testing.T) {
+	profile, contract := telcoProfile(t)
+	population := newPopulation(t, profile)
+	newer, older := counted(t, profile, contract, 0, 0, 4)[0], counted(t, profile, contract, 0, 0, 2)[0]
+	require.NoError(t, population.Apply(newer))
+	require.NoError(t, population.Apply(older))
+	events := population.Window(hour).Events
+	require.NotZero(t, events)
+	require.Greater(t, newer.NextOffset, older.NextOffset)
+	require.Equal(t, sum(newer.Counts[0]), events)
+}
+
+func sum(counts []uint32) (total uint64) {
+	for _, c := range counts {
+		total += uint64(c)
+	}
+	return total
+}
+
+func TestWindowHoldsItsBucketsAndNoOthers(t *testing.T) {
+	profile, contract := telcoProfile(t)
+	population := newPopulation(t, profile)
+	for _, state := range counted(t, profile, contract, 0, 0, 200) { // 50 minutes, four events each
+		require.NoError(t, population.Apply(state))
+	}
+	require.EqualValues(t, 200, population.Window(hour+50*minute).Events)
+	require.InDelta(t, 160, population.Window(hour+69*minute).Events, 4, "ten minutes have left")
+	require.InDelta(t, 40, population.Window(hour+9*minute).Events, 4, "forty have not come yet")
+	require.Zero(t, population.Window(hour+500*minute).Events)
+}
+
+func TestWatermarkWaitsForSlowPartitionsButNotForIdleOnes(t *testing.T) {
+	profile, contract := telcoProfile(t)
+	population := newPopulation(t, profile)
+	_, found := population.Watermark()
+	require.False(t, found)
+	start := align(hour, minute)
+	apply := func(partition int32, lastMinute int) {
+		for _, state := range counted(t, profile, contract, partition, lastMinute*4, lastMinute*4+1) {
+			require.NoError(t, population.Apply(state))
+		}
+	}
+	apply(0, 0)
+	apply(1, 3)
+	watermark, _ := population.Watermark()
+	require.Equal(t, start+minute, watermark, "the slow partition holds it")
+	apply(1, 10)
+	watermark, _ = population.Watermark()
+	require.Equal(t, start+11*minute, watermark, "the idle one does not")
+	require.Equal(t, 2, population.Window(watermark-1).Partitions, "but is in the window")
+}
+
+func TestPopulationIgnoresForeignStatesAndRefusesImpossibleOnes(t *testing.T) {
+	profile, contract := telcoProfile(t)
+	population := newPopulation(t, profile)
+	state := counted(t, profile, contract, 0, 0, 1)[0]
+	state.ModelDigest = "sha256:def"
+	require.NoError(t, population.Apply(state))
+	require.Zero(t, population.Window(hour).Events)
+	state.ModelDigest = source.ModelDigest
+	state.Counts[2][0] += 7
+	require.ErrorContains(t, population.Apply(state), "merge drift of customer-activity/0")
+	require.Zero(t, population.Window(hour).Events)
+}
+
+func TestDesignEffectIsOneForDifferentCustomersAndGrowsWithRepeats(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	draw := func(customers, eventsEach int) float64 {
+		var groups [schemas.DriftGroups]uint64
+		for range customers {
+			groups[random.IntN(schemas.DriftGroups)] += uint64(eventsEach)
+		}
+		return DesignEffect(&groups)
+	}
+	var nobody [schemas.DriftGroups]uint64
+	require.Equal(t, 1.0, DesignEffect(&nobody))
+	require.InDelta(t, 1, draw(20_000, 1), 0.4)
+	require.InDelta(t, 22, draw(20_000, 22), 22*0.5)
+	groups := [schemas.DriftGroups]uint64{7: 1000}
+	require.Equal(t, 1000.0, DesignEffect(&groups), "one customer is one customer")
+}
+
+func TestCustomersOfOnePartitionSpreadOverAllGroups(t *testing.T) {
+	var groups [schemas.DriftGroups]uint64
+	for _, key := range customerKeys(6400) {
+		groups[customerGroup(key)]++
+	}
+	for g, n := range groups {
+		require.InDelta(t, 100, n, 60, "group %d", g)
+	}
+}
