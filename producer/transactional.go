@@ -54,6 +54,7 @@ type Transactional struct {
 
 	begun       bool // the coordinator may know of the open transaction
 	offsetsSent bool // TxnOffsetCommit of the open transaction was accepted
+	newEpoch    bool // the abort has come to the point where only a new epoch is missing
 
 	initOp, offsetsOp, endOp operation
 	initRequest              kafkawire.Request
@@ -186,18 +187,22 @@ func (t *Transactional) Abort(ctx context.Context) error {
 }
 
 func (t *Transactional) abort(ctx context.Context, limit time.Time) error {
-	err := t.end(ctx, limit, false)
-	var e *Error
-	switch {
-	case err == nil && (t.versions.epochPerTransaction || !t.records.inDoubt()):
-		return nil
-	case err == nil:
-		// A batch may have been taken without our knowing, so the next sequence is unknown: a new epoch has none.
-	case errors.As(err, &e) && e.Code != 0 && e.verdict == abortable && verdictOf(e.Code) == abortable:
-		// The coordinator has no such transaction any more: it timed out, or a commit whose answer was lost has
-		// taken place.
-	default:
-		return err
+	if !t.newEpoch {
+		err := t.end(ctx, limit, false)
+		var e *Error
+		switch {
+		case err == nil && (t.versions.epochPerTransaction || !t.records.inDoubt()):
+			return nil
+		case err == nil:
+			// A batch may have been taken without our knowing, so the next sequence is unknown: a new epoch has none.
+		case errors.As(err, &e) && e.verdict == abortable && verdictOf(e.Code) == abortable:
+			// The coordinator has no such transaction any more: it timed out, or a commit whose answer was lost has
+			// taken place.
+		default:
+			return err
+		}
+		// From here on EndTxn with the old epoch may be fenced by our own InitProducerId, so it is not sent again.
+		t.newEpoch = true
 	}
 	return t.initialise(ctx, limit, t.id)
 }
@@ -216,7 +221,7 @@ func (t *Transactional) Close() error {
 // finish makes ready for the next transaction.
 func (t *Transactional) finish() {
 	t.records.reset()
-	t.begun, t.offsetsSent, t.cause = false, false, nil
+	t.begun, t.offsetsSent, t.newEpoch, t.cause = false, false, false, nil
 	t.state = ready
 	if t.protocol != nil {
 		t.protocol.ended()

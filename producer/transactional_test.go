@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -248,6 +249,11 @@ func TestAbortingZombieDoesNotFenceTheOwner(t *testing.T) {
 	t.Parallel()
 	brokers := testBrokers(t)
 	bothProtocols(t, func(t *testing.T, cfg Config) {
+		if cfg.TransactionVersion == 0 && os.Getenv("CHURNSTREAM_TEST_BROKERS") == "" {
+			// It answers the zombie's EndTxn v5 as if it were a repetition of the owner's, and hands out the
+			// owner's epoch. Kafka fences the zombie.
+			t.Skip("the embedded broker takes the zombie for the owner")
+		}
 		c := connect(t, brokers)
 		ctx := c.context()
 		out, id := c.topic(1), uniqueName("tx")
