@@ -9,6 +9,9 @@ const ErrSchemaNotFound = constError("the registry does not know the schema")
 // Protobuf schema: the record is bad, not the registry.
 const ErrSchemaUnsupported = constError("the schema cannot be used")
 
+// ErrIncompatible says that the registry refused a schema because readers of its subject could not follow.
+const ErrIncompatible = constError("the schema is incompatible with an earlier version")
+
 // Registry gives writer schemas by id and publishes our own. It must be safe for concurrent use.
 type Registry interface {
 	// SchemaByID returns the schema's text. An error that wraps ErrSchemaNotFound is about the id; every other error is
