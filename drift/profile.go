@@ -393,9 +393,31 @@ func (f *Feature) freeze(events uint64) error {
 
 // profileFile and featureFile are the JSON form.
 type profileFile struct {
-	Format   int           `json:"format"`
-	Events   uint64        `json:"events"`
-	Features []featureFile `json:"features"`
+	Format   int          `json:"format"`
+	Events   uint64       `json:"events"`
+	Features featureFiles `json:"features"`
+}
+
+type featureFiles []featureFile
+
+// UnmarshalJSON stops at the limit: three bytes of a hostile file would else become a whole feature in memory.
+func (f *featureFiles) UnmarshalJSON(content []byte) error {
+	decoder := json.NewDecoder(bytes.NewReader(content))
+	decoder.DisallowUnknownFields()
+	if start, err := decoder.Token(); err != nil || start != json.Delim('[') {
+		return errors.Join(errors.New("features: not a list"), err)
+	}
+	*f = (*f)[:0]
+	for decoder.More() {
+		if len(*f) == maxFeatures {
+			return fmt.Errorf("features: more than %d", maxFeatures)
+		}
+		*f = append(*f, featureFile{})
+		if err := decoder.Decode(&(*f)[len(*f)-1]); err != nil {
+			return fmt.Errorf("features[%d]: %w", len(*f)-1, err)
+		}
+	}
+	return nil
 }
 
 type featureFile struct {
@@ -450,9 +472,6 @@ func ReadProfile(r io.Reader) (*Profile, error) {
 	}
 	if file.Format != ProfileFormat {
 		return nil, fmt.Errorf("read profile: format %d, this version reads %d; build the profile again or update", file.Format, ProfileFormat)
-	}
-	if len(file.Features) > maxFeatures {
-		return nil, fmt.Errorf("read profile: features: %d of them, more than %d", len(file.Features), maxFeatures)
 	}
 	p := &Profile{Events: file.Events}
 	for _, f := range file.Features {
