@@ -1,0 +1,176 @@
+// Package tabular takes CSV, the columns matched to declared inputs by name, and gives rows of those
+// inputs. It never guesses: a cell that cannot be converted is an error that names its place.
+package tabular
+
+import (
+	"encoding/csv"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/churnstream/churnstream/schemas"
+	"github.com/churnstream/churnstream/scoring"
+)
+
+// CellError says what is wrong with one cell.
+type CellError struct {
+	Row    int // data row from 0: the header is not counted
+	Line   int // line of the file from 1
+	Column string
+	Err    error
+}
+
+func (e *CellError) Error() string {
+	return fmt.Sprintf("row %d (line %d), column %q: %v", e.Row, e.Line, e.Column, e.Err)
+}
+
+func (e *CellError) Unwrap() error { return e.Err }
+
+// ErrMissing is the fault of an empty cell whose input is not nullable.
+var ErrMissing = errors.New("the cell is empty and its input is not nullable")
+
+// Reader reads one data row after another. It is not safe for concurrent use.
+type Reader struct {
+	csv     *csv.Reader
+	header  map[string]int
+	names   []string
+	inputs  []schemas.Input
+	columns []int // of each input; -1: the file has none and the input is nullable
+	cells   []string
+	row     int
+	line    int
+}
+
+// NewReader reads the header line. columnOf names the column of an input; nil means that it is
+// called like the input. Columns that no input reads are left to [Reader.Cell]. All columns that
+// are missing are named at once.
+func NewReader(r io.Reader, contract schemas.Contract, columnOf func(schemas.Input) string) (*Reader, error) {
+	c := csv.NewReader(r)
+	c.ReuseRecord = true
+	header, err := c.Read()
+	if errors.Is(err, io.EOF) {
+		return nil, errors.New("no header line: the first line must name the columns")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("header line: %w", err)
+	}
+	t := &Reader{csv: c, header: make(map[string]int, len(header)), inputs: contract.Inputs, row: -1}
+	for i, name := range header {
+		if i == 0 {
+			name = strings.TrimPrefix(name, "\ufeff")
+		}
+		if _, twice := t.header[name]; twice {
+			return nil, fmt.Errorf("header line: column %q occurs twice", name)
+		}
+		t.header[name] = i
+		t.names = append(t.names, strings.Clone(name))
+	}
+	var absent []error
+	for _, in := range contract.Inputs {
+		name := in.Name
+		if columnOf != nil {
+			name = columnOf(in)
+		}
+		at, ok := t.header[name]
+		if !ok {
+			at = -1
+			if !in.Nullable {
+				absent = append(absent, fmt.Errorf("header line: there is no column %q for the input %q, which is not nullable", name, in.Name))
+			}
+		}
+		t.columns = append(t.columns, at)
+	}
+	return t, errors.Join(absent...)
+}
+
+// Columns returns the names in the header line.
+func (t *Reader) Columns() []string { return t.names }
+
+// Read appends the next data row to rows and returns io.EOF after the last. An empty or blank cell is
+// a missing value. On an error, rows is left as it was.
+func (t *Reader) Read(rows *schemas.Rows) error {
+	cells, err := t.csv.Read()
+	if errors.Is(err, io.EOF) {
+		return io.EOF
+	}
+	t.row++
+	if err != nil {
+		return fmt.Errorf("row %d: %w", t.row, err) // names the line itself
+	}
+	t.cells = cells
+	t.line, _ = t.csv.FieldPos(0)
+	numbers, categories := rows.Row(rows.Append())
+	for i := range t.inputs {
+		in := &t.inputs[i]
+		cell := ""
+		if t.columns[i] >= 0 {
+			cell = cells[t.columns[i]]
+		}
+		if err := convert(in, cell, &numbers[i], &categories[i]); err != nil {
+			rows.DropLast()
+			column := in.Name
+			if t.columns[i] >= 0 {
+				column = t.names[t.columns[i]]
+			}
+			return &CellError{Row: t.row, Line: t.line, Column: column, Err: err}
+		}
+	}
+	return nil
+}
+
+// Cell returns the text of a column in the row read last, valid until the next Read; ok is false if
+// the file has no such column.
+func (t *Reader) Cell(column string) (text string, ok bool) {
+	at, ok := t.header[column]
+	if !ok {
+		return "", false
+	}
+	return t.cells[at], true
+}
+
+// Fault makes an error of the row read last that names the place of a column.
+func (t *Reader) Fault(column string, err error) error {
+	return &CellError{Row: t.row, Line: t.line, Column: column, Err: err}
+}
+
+func convert(in *schemas.Input, cell string, number *float64, category *[]byte) error {
+	trimmed := strings.TrimSpace(cell)
+	if trimmed == "" {
+		if !in.Nullable {
+			return ErrMissing
+		}
+		return nil
+	}
+	if in.Kind == schemas.Category {
+		if !utf8.ValidString(cell) {
+			return errors.New("the text is not valid UTF-8")
+		}
+		*category = []byte(cell)
+		return nil
+	}
+	x, err := scoring.ParseNumber(in.Kind, trimmed)
+	if err != nil {
+		return err
+	}
+	if err := CheckRange(in, x); err != nil {
+		return err
+	}
+	*number = x
+	return nil
+}
+
+// CheckRange reports a value outside the range that the input declares. A missing value is in range.
+func CheckRange(in *schemas.Input, x float64) error {
+	switch {
+	case math.IsNaN(x):
+		return nil
+	case in.Min != nil && x < *in.Min:
+		return fmt.Errorf("%v is below the least allowed value %v", x, *in.Min)
+	case in.Max != nil && x > *in.Max:
+		return fmt.Errorf("%v is above the largest allowed value %v", x, *in.Max)
+	}
+	return nil
+}
