@@ -29,8 +29,8 @@ func (e *CellError) Error() string {
 
 func (e *CellError) Unwrap() error { return e.Err }
 
-// ErrMissing is the fault of an empty cell whose input is not nullable.
-var ErrMissing = errors.New("the cell is empty and its input is not nullable")
+// ErrMissing is the fault of an absent value whose input is not nullable.
+var ErrMissing = errors.New("the value is missing and the input is not nullable")
 
 // Reader reads one data row after another. It is not safe for concurrent use.
 type Reader struct {

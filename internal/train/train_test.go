@@ -343,7 +343,7 @@ func TestTableErrorsNameLineAndColumn(t *testing.T) {
 		{"a hexadecimal number", header + "2,0x10,pro,2024-01-01,,no\n", `"0x10" is not a finite number`},
 		{"an overflow", header + "2,1e999,pro,2024-01-01,,no\n", `"1e999" is not a finite number`},
 		{"out of range", header + good + "2,-1,pro,2024-01-01,,no\n", `(line 4), column "Tenure Days": -1 is below`},
-		{"a required cell empty", header + "2, ,pro,2024-01-01,,no\n", `column "Tenure Days": the cell is empty`},
+		{"a required cell empty", header + "2, ,pro,2024-01-01,,no\n", `column "Tenure Days": the value is missing`},
 		{"no date", header + "2,1,pro,2023-02-29,,no\n", `column "joined": "2023-02-29" is not a date`},
 		{"invalid UTF-8", header + "2,1,p\xff,2024-01-01,,no\n", `column "plan": the text is not valid UTF-8`},
 		{"no customer", header + ",1,pro,2024-01-01,,no\n", `column "id": the customer's key is empty`},

@@ -1,0 +1,225 @@
+// Package modelscore takes a stream of rows (CSV or JSON lines) and a model and gives one JSON
+// object a row with its margin and probability.
+package modelscore
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"strconv"
+	"unicode/utf8"
+
+	"github.com/churnstream/churnstream/internal/tabular"
+	"github.com/churnstream/churnstream/schemas"
+	"github.com/churnstream/churnstream/scoring"
+)
+
+// Format is how the rows are written.
+type Format string
+
+// The formats of input rows.
+const (
+	CSV   Format = "csv"   // a header line; columns are matched to inputs by name, others are left alone
+	JSONL Format = "jsonl" // an object a line, values by input name, other names are left alone
+)
+
+// Options of a run.
+type Options struct {
+	Format        Format
+	Contributions bool
+	// Progress, unless nil, is called with the number of rows written so far, about every thousand.
+	Progress func(rows int)
+}
+
+// Validate reports every fault of the options.
+func (o Options) Validate() error {
+	if o.Format != CSV && o.Format != JSONL {
+		return fmt.Errorf("format: got %q, want %q or %q", o.Format, CSV, JSONL)
+	}
+	return nil
+}
+
+// longestLine bounds the memory for one JSON line.
+const longestLine = 16 << 20
+
+const batchRows = 256
+
+// Run scores every row of in and writes to out, in the same order, one line each:
+//
+//	{"row":0,"margin":-1.2,"probability":0.23,"contributions":{"tenure":0.4,...,"bias":-1.5}}
+//
+// row counts from 0. Contributions are by input, one-hot columns added up; together with bias they
+// make the margin. An empty cell, null or an absent name is a missing value. A value that cannot be
+// converted, is out of its declared range, or is missing where it may not be, ends the run with an
+// error that names row and column; the rows before it have been written. It returns the number of
+// rows written.
+func Run(ctx context.Context, m *scoring.Model, in io.Reader, out io.Writer, o Options) (rows int, err error) {
+	if err := o.Validate(); err != nil {
+		return 0, err
+	}
+	w := &writer{
+		out: bufio.NewWriterSize(out, 64<<10), scorer: m.NewScorer(scoring.ScorerConfig{Contributions: o.Contributions}),
+		batch: schemas.NewRows(len(m.Contract().Inputs), batchRows), progress: o.Progress,
+	}
+	if o.Contributions {
+		for _, input := range m.Contract().Inputs {
+			if input.Name == "bias" {
+				return 0, errors.New("contributions: an input is named \"bias\", which is the name of the constant part")
+			}
+			name, err := json.Marshal(input.Name)
+			if err != nil {
+				return 0, fmt.Errorf("contributions: input %q: %w", input.Name, err)
+			}
+			w.names = append(w.names, name)
+		}
+	}
+	var next func(*schemas.Rows) error
+	if o.Format == CSV {
+		t, err := tabular.NewReader(in, m.Contract(), nil)
+		if err != nil {
+			return 0, fmt.Errorf("score rows: %w", err)
+		}
+		next = t.Read
+	} else {
+		next = newLines(in, m.Contract()).read
+	}
+	for {
+		err := next(w.batch)
+		if err == nil && w.batch.Len() < batchRows {
+			continue
+		}
+		if failed := errors.Join(w.flush(), ctx.Err()); failed != nil {
+			return w.written, fmt.Errorf("score rows: %w", failed)
+		}
+		if errors.Is(err, io.EOF) {
+			err = nil
+		} else if err == nil {
+			continue
+		}
+		if err = errors.Join(err, w.out.Flush()); err != nil {
+			return w.written, fmt.Errorf("score rows: %w", err)
+		}
+		return w.written, nil
+	}
+}
+
+// writer scores batches and writes their lines.
+type writer struct {
+	out      *bufio.Writer
+	scorer   *scoring.Scorer
+	batch    *schemas.Rows
+	results  scoring.Results
+	names    [][]byte // of the inputs as JSON; nil: no contributions
+	line     []byte
+	written  int
+	progress func(int)
+	reported int
+}
+
+func (w *writer) flush() error {
+	w.scorer.Score(w.batch, &w.results)
+	for i, p := range w.results.Probability {
+		if math.IsNaN(p) {
+			return fmt.Errorf("row %d cannot be scored: required inputs are missing or a number is not finite: %q", w.written, w.results.Missing(i))
+		}
+		b := append(w.line[:0], `{"row":`...)
+		b = strconv.AppendInt(b, int64(w.written), 10)
+		b = append(b, `,"margin":`...)
+		b = appendFloat(b, w.results.Margin[i])
+		b = append(b, `,"probability":`...)
+		b = appendFloat(b, p)
+		if w.names != nil {
+			b = append(b, `,"contributions":{`...)
+			for k, c := range w.results.Contributions(i) {
+				b = append(append(b, w.names[k]...), ':')
+				b = append(appendFloat(b, c), ',')
+			}
+			b = append(b, `"bias":`...)
+			b = append(appendFloat(b, w.results.Bias), '}')
+		}
+		w.line = append(b, '}', '\n')
+		if _, err := w.out.Write(w.line); err != nil {
+			return err
+		}
+		w.written++
+	}
+	w.batch.Reset()
+	if w.progress != nil && w.written-w.reported >= 1000 {
+		w.reported = w.written
+		w.progress(w.written)
+	}
+	return nil
+}
+
+// appendFloat writes the shortest JSON number that reads back to the same bits.
+func appendFloat(dst []byte, x float64) []byte {
+	if size := math.Abs(x); size != 0 && (size < 1e-6 || size >= 1e21) {
+		return strconv.AppendFloat(dst, x, 'e', -1, 64)
+	}
+	return strconv.AppendFloat(dst, x, 'f', -1, 64)
+}
+
+// lines reads JSON objects, one a line. Blank lines are skipped.
+type lines struct {
+	scanner  *bufio.Scanner
+	contract schemas.Contract
+	row      int
+	line     int
+}
+
+func newLines(r io.Reader, contract schemas.Contract) *lines {
+	s := bufio.NewScanner(r)
+	s.Buffer(make([]byte, 64<<10), longestLine)
+	return &lines{scanner: s, contract: contract, row: -1}
+}
+
+func (l *lines) read(rows *schemas.Rows) error {
+	for l.scanner.Scan() {
+		l.line++
+		text := bytes.TrimSpace(l.scanner.Bytes())
+		if len(text) == 0 {
+			continue
+		}
+		l.row++
+		if !utf8.Valid(text) {
+			return fmt.Errorf("row %d (line %d): not valid UTF-8", l.row, l.line)
+		}
+		if err := scoring.AppendJSONRow(rows, l.contract, text, false); err != nil {
+			return fmt.Errorf("row %d (line %d): %w", l.row, l.line, err)
+		}
+		return l.check(rows)
+	}
+	if err := l.scanner.Err(); err != nil {
+		if errors.Is(err, bufio.ErrTooLong) {
+			return fmt.Errorf("row %d (line %d): longer than %d bytes", l.row+1, l.line+1, longestLine)
+		}
+		return err
+	}
+	return io.EOF
+}
+
+// check holds the newest row to the contract, as the decoder of events does.
+func (l *lines) check(rows *schemas.Rows) error {
+	numbers, categories := rows.Row(rows.Len() - 1)
+	for i := range l.contract.Inputs {
+		in := &l.contract.Inputs[i]
+		missing := math.IsNaN(numbers[i])
+		if in.Kind == schemas.Category {
+			missing = categories[i] == nil
+		}
+		err := tabular.CheckRange(in, numbers[i])
+		if missing && !in.Nullable {
+			err = tabular.ErrMissing
+		}
+		if err != nil {
+			rows.DropLast()
+			return fmt.Errorf("row %d (line %d): input %q: %w", l.row, l.line, in.Name, err)
+		}
+	}
+	return nil
+}
