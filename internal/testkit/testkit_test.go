@@ -2,6 +2,8 @@ package testkit
 
 import (
 	"fmt"
+	"io"
+	"net/http"
 	"runtime"
 	"strings"
 	"sync/atomic"
@@ -85,6 +87,27 @@ func TestEmbeddedTakesOptions(t *testing.T) {
 	broker := Embedded(t, func(cfg *devbroker.Config) { cfg.Brokers = 3 })
 	if n := len(broker.Addrs()); n != 3 {
 		t.Errorf("%d brokers, want 3", n)
+	}
+}
+
+func TestRegistryAnswersAndIsTheTestsOwn(t *testing.T) {
+	a, b := Registry(t), Registry(t)
+	if a == b {
+		t.Errorf("two registries at %s", a)
+	}
+	transport := &http.Transport{}
+	t.Cleanup(transport.CloseIdleConnections)
+	response, err := (&http.Client{Transport: transport}).Get(a + "/subjects")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = response.Body.Close() }()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if response.StatusCode != http.StatusOK || strings.TrimSpace(string(body)) != "[]" {
+		t.Errorf("GET /subjects: %s %s, want 200 and no subject", response.Status, body)
 	}
 }
 
