@@ -481,17 +481,18 @@ func TestAUCCountsTiesHalf(t *testing.T) {
 		{[]bool{true, false, true, false}, []float64{0.5, 0.5, 0.5, 0.5}, 0.5},
 		{[]bool{false, true, false, true, true}, []float64{0.1, 0.2, 0.2, 0.2, 0.8}, (1 + 0.5 + 1 + 0.5 + 1 + 1) / 6.0},
 	} {
-		s := newSample(c.churn, c.probabilities, []string{"a", "b", "c", "d", "e"}[:len(c.churn)], 0.5)
-		weights := make([]float64, len(c.churn))
-		for i := range weights {
-			weights[i] = 1
-		}
-		if f, ok := s.figures(weights); !ok || f.auc != c.want {
-			t.Errorf("%v of %v: AUC %v, want %v", c.probabilities, c.churn, f.auc, c.want)
+		if got, err := AUC(c.churn, c.probabilities); err != nil || got != c.want {
+			t.Errorf("%v of %v: AUC %v (%v), want %v", c.probabilities, c.churn, got, err, c.want)
 		}
 	}
-	if _, err := evaluate([]bool{true, true}, []float64{0.1, 0.2}, []string{"a", "b"}, 0.5, 1); err == nil {
+	if _, err := AUC([]bool{true, true}, []float64{0.1, 0.2}); err == nil {
 		t.Error("an AUC of one label")
+	}
+	if _, err := AUC([]bool{true}, nil); err == nil {
+		t.Error("an AUC of a label without a probability")
+	}
+	if _, err := evaluate([]bool{true, true}, []float64{0.1, 0.2}, []string{"a", "b"}, 0.5, 1); err == nil {
+		t.Error("metrics of one label")
 	}
 }
 
