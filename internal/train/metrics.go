@@ -16,19 +16,6 @@ const (
 	confidenceLevel = 0.95
 )
 
-// AUC returns the probability that a row with churn has a higher probability than one without, ties
-// counting half (Mann and Whitney 1947). It is an error unless both labels occur.
-func AUC(churn []bool, probabilities []float64) (float64, error) {
-	if len(churn) != len(probabilities) {
-		return 0, fmt.Errorf("AUC of %d labels and %d probabilities", len(churn), len(probabilities))
-	}
-	f, ok := newSample(churn, probabilities, make([]string, len(churn)), 0.5).figures([]float64{1})
-	if !ok {
-		return 0, errors.New("AUC: all rows are of one label")
-	}
-	return f.auc, nil
-}
-
 // figures are the metrics of one weighted sample.
 type figures struct{ auc, brier, logLoss, accuracy float64 }
 
