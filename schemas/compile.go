@@ -117,9 +117,6 @@ func (c *compiler) fail(f schemaFault) {
 
 // project emits code that reads what node wants from a value of type t. The faults make the whole schema unfit.
 func (c *compiler) project(t *avroschema.Type, node *pathNode, path string) []schemaFault {
-	if c.visits++; c.visits > maxVisits {
-		return nil
-	}
 	switch {
 	case node == nil:
 		c.skip(t, path)
@@ -333,7 +330,8 @@ func reading(t *avroschema.Type, kind Kind) (op opcode, n int32, ok bool) {
 
 // skip emits the code that steps over a value of type t.
 func (c *compiler) skip(t *avroschema.Type, path string) {
-	if c.visits++; c.visits > maxVisits {
+	c.visits += 1 + len(path)/256 // long names cost memory at every use
+	if c.visits > maxVisits {
 		return
 	}
 	if size, fixed := c.fixedSize(t); fixed {

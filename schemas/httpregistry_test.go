@@ -245,6 +245,83 @@ func TestAnOutageEndsWithTheCallersContext(t *testing.T) {
 	}
 }
 
+// onWait calls waited whenever somebody is about to wait for the context.
+type onWait struct {
+	context.Context
+	waited func()
+}
+
+func (c onWait) Done() <-chan struct{} {
+	c.waited()
+	return c.Context.Done()
+}
+
+func TestThoseWhoWaitShareAFailureButNotACancellation(t *testing.T) {
+	release := make(chan struct{})
+	asked := make(chan struct{}, 8)
+	var calls atomic.Int32
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked <- struct{}{}
+		switch calls.Add(1) {
+		case 1: // the asker gives up
+			<-r.Context().Done()
+		case 2:
+			<-release
+			http.Error(w, "broken", http.StatusInternalServerError)
+		default:
+			fmt.Fprint(w, `{"schema":"\"int\""}`)
+		}
+	}))
+	defer server.Close()
+	registry := connect(t, func(c *RegistryConfig) { c.RetryFor = 0 }, server.URL)
+	first, cancel := context.WithCancel(context.Background())
+	results := make(chan error, 3)
+	ask := func(ctx context.Context) {
+		_, err := registry.SchemaByID(ctx, 1)
+		results <- err
+	}
+	go ask(first)
+	<-asked
+	cancel()
+	if err := <-results; !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+
+	// A flight of another caller, which is cancelled at the moment that it is waited for.
+	canceled := &flight{done: make(chan struct{}), err: context.Canceled, canceled: true}
+	registry.inFlight[1] = canceled
+	var once sync.Once
+	go ask(onWait{context.Background(), func() {
+		once.Do(func() {
+			registry.mu.Lock()
+			delete(registry.inFlight, 1)
+			registry.mu.Unlock()
+			close(canceled.done)
+		})
+	}})
+	select {
+	case <-asked:
+	case err := <-results:
+		t.Fatalf("the one that waited took the cancellation of another: %v", err)
+	}
+
+	shared := &flight{done: make(chan struct{}), err: errors.New("shared failure")}
+	registry.mu.Lock()
+	registry.inFlight[2] = shared
+	registry.mu.Unlock()
+	close(shared.done)
+	if _, err := registry.SchemaByID(context.Background(), 2); !errors.Is(err, shared.err) {
+		t.Errorf("the failure of the one in flight: %v", err)
+	}
+	close(release)
+	if err := <-results; err == nil || !strings.Contains(err.Error(), "broken") {
+		t.Errorf("after a cancelled flight: %v", err)
+	}
+	if n := calls.Load(); n != 2 {
+		t.Errorf("%d requests", n)
+	}
+}
+
 func TestRegistryConfigurationFaultsAreAllNamed(t *testing.T) {
 	err := RegistryConfig{URLs: []string{"localhost:8081", "http://user:pw@host"}, Password: "x", RequestTimeout: 0, RetryFor: -1}.Validate()
 	for _, want := range []string{"registry.urls[0]", "registry.urls[1]", "registry.username", "registry.request_timeout", "registry.retry_for", "registry.unknown_limit"} {
