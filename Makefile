@@ -62,7 +62,8 @@ bench: ## Run the benchmarks (BENCH=pattern, BENCHTIME=1s, BENCH_COUNT=n)
 	go test -run '^$$' -bench '$(BENCH)' -benchmem -benchtime=$(BENCHTIME) -count=$(BENCH_COUNT) ./...
 
 .PHONY: check
-check: check-format check-lint check-vet check-tidy check-vulns ## Check format, lint, vet, module files and known vulnerabilities
+check: ## Check format, lint, vet, module files and known vulnerabilities; names every fault
+	@$(MAKE) --no-print-directory --keep-going check-format check-lint check-vet check-tidy check-vulns
 
 .PHONY: fmt
 fmt: $(GOLANGCI) ## Format the sources
