@@ -261,8 +261,9 @@ func TestThoseWhoWaitShareAFailureButNotACancellation(t *testing.T) {
 	asked := make(chan struct{}, 8)
 	var calls atomic.Int32
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		call := calls.Add(1)
 		asked <- struct{}{}
-		switch calls.Add(1) {
+		switch call {
 		case 1: // the asker gives up
 			<-r.Context().Done()
 		case 2:
