@@ -16,6 +16,23 @@ const (
 	confidenceLevel = 0.95
 )
 
+// ErrOneLabel says that all rows have the same label, so that the area under a ROC curve does not
+// exist.
+var ErrOneLabel = errors.New("all rows have the same label")
+
+// AUC is the area under the ROC curve: the chance that a row with churn has a higher probability than
+// one without, ties counting half (Mann and Whitney 1947).
+func AUC(churn []bool, probabilities []float64) (float64, error) {
+	if len(churn) != len(probabilities) {
+		return 0, fmt.Errorf("AUC of %d labels and %d probabilities", len(churn), len(probabilities))
+	}
+	f, ok := newSample(churn, probabilities, make([]string, len(churn)), 0.5).figures([]float64{1})
+	if !ok {
+		return 0, fmt.Errorf("AUC: %w", ErrOneLabel)
+	}
+	return f.auc, nil
+}
+
 // figures are the metrics of one weighted sample.
 type figures struct{ auc, brier, logLoss, accuracy float64 }
 
@@ -33,7 +50,7 @@ func evaluate(churn []bool, probabilities []float64, customers []string, thresho
 	}
 	point, ok := s.figures(weights)
 	if !ok {
-		return nil, errors.New("the held-out rows are all of one label, so that no AUC exists; raise split.test_fraction or change split.seed")
+		return nil, fmt.Errorf("held-out rows: %w; raise split.test_fraction or change split.seed", ErrOneLabel)
 	}
 	random := rand.New(rand.NewPCG(seed, 0x6d657472696373))
 	var drawn []figures

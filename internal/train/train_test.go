@@ -3,6 +3,7 @@ package train
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -485,8 +486,8 @@ func TestAUCCountsTiesHalf(t *testing.T) {
 			t.Errorf("%v of %v: AUC %v (%v), want %v", c.probabilities, c.churn, got, err, c.want)
 		}
 	}
-	if _, err := AUC([]bool{true, true}, []float64{0.1, 0.2}); err == nil {
-		t.Error("an AUC of one label")
+	if _, err := AUC([]bool{true, true}, []float64{0.1, 0.2}); !errors.Is(err, ErrOneLabel) {
+		t.Errorf("AUC of one label: %v", err)
 	}
 	if _, err := AUC([]bool{true}, nil); err == nil {
 		t.Error("an AUC of a label without a probability")
