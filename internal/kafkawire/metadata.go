@@ -51,20 +51,27 @@ func (c *Client) Metadata(ctx context.Context, topics []string) (Metadata, error
 // kafka.LeaderNotAvailable or the topic's own code.
 func (c *Client) Leader(ctx context.Context, topic string, partition int32) (int32, error) {
 	m, err := c.Metadata(ctx, []string{topic})
-	if err == nil {
-		err = m.Topics[topic].Err
-	}
 	if err != nil {
 		return AnyBroker, fmt.Errorf("find the leader of %s/%d: %w", topic, partition, err)
 	}
-	partitions := m.Topics[topic].Partitions
-	if partition < 0 || int(partition) >= len(partitions) {
-		return AnyBroker, fmt.Errorf("find the leader of %s/%d: the topic has %d partitions: %w", topic, partition, len(partitions), kafka.UnknownTopicOrPartition)
+	return m.Leader(topic, partition)
+}
+
+// Leader is Client.Leader for what was asked for together.
+func (m Metadata) Leader(topic string, partition int32) (int32, error) {
+	t, ok := m.Topics[topic]
+	switch {
+	case !ok:
+		t.Err = kafka.UnknownTopicOrPartition
+	case t.Err != nil:
+	case partition < 0 || int(partition) >= len(t.Partitions):
+		t.Err = fmt.Errorf("the topic has %d partitions: %w", len(t.Partitions), kafka.UnknownTopicOrPartition)
+	case t.Partitions[partition].Leader < 0:
+		t.Err = kafka.LeaderNotAvailable
+	default:
+		return t.Partitions[partition].Leader, nil
 	}
-	if leader := partitions[partition].Leader; leader >= 0 {
-		return leader, nil
-	}
-	return AnyBroker, fmt.Errorf("find the leader of %s/%d: %w", topic, partition, kafka.LeaderNotAvailable)
+	return AnyBroker, fmt.Errorf("find the leader of %s/%d: %w", topic, partition, t.Err)
 }
 
 // Partitions is the number of partitions of a topic.

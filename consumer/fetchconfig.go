@@ -1,0 +1,107 @@
+package consumer
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Isolation says which records of transactions are visible.
+type Isolation int8
+
+// The values are those of the Fetch request.
+const (
+	ReadUncommitted Isolation = 0
+	ReadCommitted   Isolation = 1
+)
+
+// OffsetReset says where to read on when no offset is committed or the committed one is gone.
+type OffsetReset string
+
+// The policies. Every reset of a position that was out of range is counted and logged.
+const (
+	ResetEarliest OffsetReset = "earliest"
+	ResetLatest   OffsetReset = "latest"
+	ResetFail     OffsetReset = "fail"
+)
+
+// Timestamps that ListOffsets takes for the two ends of a partition.
+const (
+	Latest   int64 = -1
+	Earliest int64 = -2
+)
+
+// FetchConfig bounds a Fetcher's requests and its memory.
+type FetchConfig struct {
+	// MaxWait is how long a broker may hold a request for which it has nothing.
+	MaxWait time.Duration
+	// MinInterval is the least time between the starts of two requests to one broker while little
+	// comes in: it trades latency for requests.
+	MinInterval time.Duration
+	// MinBytes is what a broker waits for, over all partitions of a request.
+	MinBytes int
+	// MaxBytes bounds one response.
+	MaxBytes int
+	// MaxPartitionBytes bounds one partition's share of a response, and what is prefetched of it.
+	MaxPartitionBytes int
+	// MemoryBytes bounds what all partitions hold together: many partitions get smaller shares.
+	MemoryBytes int
+	// MaxBatchBytes bounds one record batch as it comes from the broker, and again once decompressed.
+	MaxBatchBytes int
+	Isolation     Isolation
+	OffsetReset   OffsetReset
+	// Metrics may be nil.
+	Metrics *Metrics
+}
+
+// DefaultFetchConfig reads committed records from the earliest offset with 32 MiB of memory.
+func DefaultFetchConfig() FetchConfig {
+	return FetchConfig{
+		MaxWait:           100 * time.Millisecond,
+		MinInterval:       time.Millisecond,
+		MinBytes:          1,
+		MaxBytes:          4 << 20,
+		MaxPartitionBytes: 1 << 20,
+		MemoryBytes:       32 << 20,
+		MaxBatchBytes:     64 << 20,
+		Isolation:         ReadCommitted,
+		OffsetReset:       ResetEarliest,
+	}
+}
+
+// Validate names every fault with its key and a right value.
+func (c FetchConfig) Validate() error {
+	var faults []error
+	positive := func(key string, v int, example string) {
+		if v <= 0 || int64(v) > 1<<30 {
+			faults = append(faults, fmt.Errorf("fetch.%s: %d is not between 1 and 1073741824; for example %s", key, v, example))
+		}
+	}
+	if c.MaxWait < time.Millisecond || c.MaxWait > 10*time.Second {
+		faults = append(faults, fmt.Errorf("fetch.max_wait: %s is not between 1ms and 10s; for example 100ms", c.MaxWait))
+	}
+	if c.MinInterval < 0 || c.MinInterval > time.Second {
+		faults = append(faults, fmt.Errorf("fetch.min_interval: %s is not between 0 and 1s; for example 1ms", c.MinInterval))
+	}
+	positive("min_bytes", c.MinBytes, "1")
+	positive("max_bytes", c.MaxBytes, "4194304")
+	positive("max_partition_bytes", c.MaxPartitionBytes, "1048576")
+	positive("memory_bytes", c.MemoryBytes, "33554432")
+	positive("max_batch_bytes", c.MaxBatchBytes, "67108864")
+	if c.Isolation != ReadCommitted && c.Isolation != ReadUncommitted {
+		faults = append(faults, fmt.Errorf("fetch.isolation: %d is not 0 (read uncommitted) or 1 (read committed)", c.Isolation))
+	}
+	switch c.OffsetReset {
+	case ResetEarliest, ResetLatest, ResetFail:
+	default:
+		faults = append(faults, fmt.Errorf("fetch.offset_reset: %q is not earliest, latest or fail; for example earliest", c.OffsetReset))
+	}
+	return errors.Join(faults...)
+}
+
+// share is what one of open partitions may prefetch in one piece: besides the piece that is
+// prefetched a partition holds the one being processed and its decoded records.
+func (c FetchConfig) share(open int) int {
+	const least = 16 << 10 // below it the requests cost more than the memory
+	return min(max(c.MemoryBytes/(3*max(open, 1)), least), c.MaxPartitionBytes)
+}

@@ -1,0 +1,242 @@
+package consumer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/rs/zerolog"
+	"github.com/segmentio/kafka-go"
+
+	"github.com/churnstream/churnstream/internal/kafkawire"
+)
+
+// FetchError is what stops one partition until SeekTo: an error that no retry mends.
+type FetchError struct {
+	TopicPartition
+	Err error
+}
+
+// Error names the partition and what to do where that is known.
+func (e *FetchError) Error() string {
+	text := fmt.Sprintf("fetch %s: %v", e.TopicPartition, e.Err)
+	if errors.Is(e.Err, kafka.TopicAuthorizationFailed) {
+		text += fmt.Sprintf("; grant Read and Describe on topic %q to this worker's principal", e.Topic)
+	}
+	return text
+}
+
+// Unwrap gives the cause.
+func (e *FetchError) Unwrap() error { return e.Err }
+
+// OffsetOutOfRangeError says that the policy is to fail and that Offset is not in the log: it has
+// been deleted by retention, or the topic was recreated. Offset is negative where none is committed.
+type OffsetOutOfRangeError struct {
+	TopicPartition
+	Offset int64
+}
+
+// Error names the remedy.
+func (e *OffsetOutOfRangeError) Error() string {
+	what := fmt.Sprintf("offset %d is not in the log any more", e.Offset)
+	if e.Offset < 0 {
+		what = "no offset is committed"
+	}
+	return fmt.Sprintf("fetch %s: %s and fetch.offset_reset is \"fail\"; set it to earliest or latest, or commit an offset for the group", e.TopicPartition, what)
+}
+
+// ErrClosed is returned by Next after Close or after the Fetcher's Run has ended.
+var ErrClosed = errors.New("the partition is closed")
+
+// Position is where one open partition stands.
+type Position struct {
+	TopicPartition
+	Next             int64 // offset after the last batch handed out; -1 while it is being looked up
+	HighWatermark    int64 // -1 before the first answer
+	LastStableOffset int64
+	Lag              int64 // offsets from Next to what can be read; -1 while unknown
+	Buffered         int   // bytes prefetched
+	Err              error // why the partition stands still
+}
+
+// Fetcher reads open partitions. Per leader, one request carries all its partitions and waits at
+// the broker; a second one serves partitions that become ready while the first is waiting.
+type Fetcher struct {
+	cfg     FetchConfig
+	client  *kafkawire.Client
+	log     zerolog.Logger
+	metrics *Metrics
+	open    atomic.Int32
+	wake    chan struct{} // pokes the router
+
+	mu         sync.Mutex
+	partitions map[*Partition]struct{}
+	unrouted   []*Partition
+	leaders    map[int32]*leader // used by the router's goroutine only
+	decoders   []*Decoder        // idle ones
+	ended      bool
+}
+
+// NewFetcher checks cfg.
+func NewFetcher(cfg FetchConfig, client *kafkawire.Client, log zerolog.Logger) (*Fetcher, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if cfg.Metrics == nil {
+		cfg.Metrics = NewMetrics(nil)
+	}
+	return &Fetcher{
+		cfg: cfg, client: client, log: log, metrics: cfg.Metrics,
+		wake:       make(chan struct{}, 1),
+		partitions: map[*Partition]struct{}{},
+		leaders:    map[int32]*leader{},
+	}, nil
+}
+
+// Open starts reading tp at offset; a negative one is found by the OffsetReset policy. It does not
+// block. A partition may be open once at a time.
+func (f *Fetcher) Open(tp TopicPartition, offset int64) *Partition {
+	p := &Partition{
+		TopicPartition: tp, fetcher: f, notify: make(chan struct{}, 1),
+		offset: offset, position: max(offset, -1), highWatermark: -1, lastStable: -1,
+		lag: f.metrics.Lag.WithLabelValues(tp.Topic, strconv.Itoa(int(tp.Partition))),
+	}
+	if offset < 0 {
+		p.offset, p.err = f.resetOffset(tp, offset)
+		if p.err != nil {
+			p.phase = failed
+		}
+	}
+	unrouted := p.phase == routing
+	f.open.Add(1)
+	f.mu.Lock()
+	f.partitions[p] = struct{}{}
+	ended := f.ended
+	f.mu.Unlock()
+	if ended {
+		p.end()
+	} else if unrouted {
+		f.route(p)
+	}
+	return p
+}
+
+// resetOffset is the special offset that stands for the policy.
+func (f *Fetcher) resetOffset(tp TopicPartition, offset int64) (int64, error) {
+	switch f.cfg.OffsetReset {
+	case ResetEarliest:
+		return Earliest, nil
+	case ResetLatest:
+		return Latest, nil
+	default:
+		return offset, &OffsetOutOfRangeError{tp, offset}
+	}
+}
+
+// Positions reports every open partition, sorted by name.
+func (f *Fetcher) Positions() []Position {
+	f.mu.Lock()
+	open := make([]*Partition, 0, len(f.partitions))
+	for p := range f.partitions {
+		open = append(open, p)
+	}
+	f.mu.Unlock()
+	report := make([]Position, len(open))
+	for i, p := range open {
+		report[i] = p.report()
+	}
+	slices.SortFunc(report, func(a, b Position) int { return compareTopicPartitions(a.TopicPartition, b.TopicPartition) })
+	return report
+}
+
+// Run fetches until ctx ends and returns nil; Next then returns ErrClosed. Whatever goes wrong with
+// a partition is retried or returned by its Next.
+func (f *Fetcher) Run(ctx context.Context) error {
+	var lanes sync.WaitGroup
+	defer func() {
+		lanes.Wait()
+		f.mu.Lock()
+		f.ended = true
+		open := make([]*Partition, 0, len(f.partitions))
+		for p := range f.partitions {
+			open = append(open, p)
+		}
+		f.mu.Unlock()
+		for _, p := range open {
+			p.end()
+		}
+	}()
+	r := router{Fetcher: f, start: func(l *leader) {
+		lanes.Go(func() { l.run(ctx, longLane) })
+		lanes.Go(func() { l.run(ctx, shortLane) })
+	}}
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		timer.Reset(r.pass(ctx))
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-f.wake:
+		case <-timer.C:
+		}
+	}
+}
+
+// route gives p to the router's goroutine.
+func (f *Fetcher) route(p *Partition) {
+	f.mu.Lock()
+	f.unrouted = append(f.unrouted, p)
+	f.mu.Unlock()
+	poke(f.wake)
+}
+
+func (f *Fetcher) takeDecoder(share int) *Decoder {
+	f.mu.Lock()
+	var d *Decoder
+	if n := len(f.decoders); n > 0 {
+		d, f.decoders = f.decoders[n-1], f.decoders[:n-1]
+	}
+	f.mu.Unlock()
+	if d == nil {
+		d = &Decoder{}
+	}
+	const recordSize = 96
+	d.configure(DecoderConfig{
+		Isolation: f.cfg.Isolation, MaxBatchBytes: f.cfg.MaxBatchBytes,
+		MaxBytes: share, MaxRecords: max(2*share/recordSize, 512),
+	})
+	return d
+}
+
+// keepDecoder takes a decoder back unless one large batch has blown it up.
+func (f *Fetcher) keepDecoder(d *Decoder, share int) {
+	if cap(d.inflated) > 8*share {
+		d.inflated = nil
+	}
+	f.mu.Lock()
+	f.decoders = append(f.decoders, d)
+	f.mu.Unlock()
+}
+
+func poke(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+func compareTopicPartitions(a, b TopicPartition) int {
+	switch {
+	case a.Topic < b.Topic:
+		return -1
+	case a.Topic > b.Topic:
+		return 1
+	}
+	return int(a.Partition) - int(b.Partition)
+}
