@@ -28,13 +28,14 @@ var places = map[string][]string{
 	"schemas":             {"internal/avroschema"},
 	"scoring":             {"schemas"},
 	"drift":               {"schemas"},
-	"internal/train":      {"schemas", "scoring", "drift"},
+	"internal/tabular":    {"schemas", "scoring"},
+	"internal/train":      {"schemas", "scoring", "drift", "internal/tabular"},
 
 	"internal/kafkawire": {},
 	"consumer":           {"internal/kafkawire"},
 	"producer":           {"internal/kafkawire"},
 	"internal/tail":      {"internal/kafkawire", "consumer"},
-	"internal/feed":      {"internal/kafkawire", "producer", "schemas"},
+	"internal/feed":      {"internal/kafkawire", "producer", "schemas", "scoring", "internal/tabular"},
 
 	"internal/admin":       {},
 	"internal/config":      {},
@@ -51,6 +52,7 @@ var places = map[string][]string{
 
 	"internal/testkit":  {"internal/devbroker", "internal/devregistry"},
 	"internal/archtest": {},
+	"deploy":            {},
 }
 
 // guests says which packages of ours may import a package of others, tests
