@@ -40,6 +40,7 @@ type session struct {
 	produceVersion versionRange
 	sending        []*partitionBuffer // one batch of each is in the Produce request being sent
 	topics         []string           // scratch
+	firstProduce   time.Duration      // of the unit's first answered Produce request
 }
 
 // versionRange is what a protocol wants of one API: at most newest, at least oldest.
@@ -238,7 +239,11 @@ func (s *session) produceNext(ctx context.Context) error {
 	if err := s.client.Do(ctx, r); err != nil {
 		return err
 	}
-	s.metrics.produceSeconds.Observe(time.Since(sent).Seconds())
+	took := time.Since(sent)
+	s.metrics.produceSeconds.Observe(took.Seconds())
+	if s.firstProduce == 0 {
+		s.firstProduce = took
+	}
 	return worst
 }
 

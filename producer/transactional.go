@@ -140,6 +140,7 @@ func (t *Transactional) commit(ctx context.Context, limit time.Time, m Member, o
 			if err := t.produceAll(ctx, limit); err != nil {
 				return err
 			}
+			t.protocol.produced(t.firstProduce)
 		}
 		if len(offsets) > 0 && !t.offsetsSent {
 			t.begun = true
@@ -221,6 +222,7 @@ func (t *Transactional) Close() error {
 // finish makes ready for the next transaction.
 func (t *Transactional) finish() {
 	t.records.reset()
+	t.firstProduce = 0
 	t.begun, t.offsetsSent, t.newEpoch, t.cause = false, false, false, nil
 	t.state = ready
 	if t.protocol != nil {
@@ -308,7 +310,7 @@ func (t *Transactional) choose(ctx context.Context, broker int32) error {
 		return err
 	}
 	if versions.FinalizedFeature("transaction.version") >= 2 && t.cfg.TransactionVersion != 1 {
-		t.protocol, t.versions = implicit{}, transactionVersion2
+		t.protocol, t.versions = &implicit{spacing: newSpacing()}, transactionVersion2
 	} else {
 		t.protocol, t.versions = newExplicit(&t.session), transactionVersion1
 	}
@@ -427,15 +429,17 @@ var (
 type transactionProtocol interface {
 	addPartitions(ctx context.Context, limit time.Time) error
 	addGroup(ctx context.Context, limit time.Time, group string) error
+	produced(first time.Duration) // all records were accepted; the first request took this long
 	ended()
 }
 
-// implicit is transaction version 2: there is nothing to tell.
-type implicit struct{}
+// implicit is transaction version 2: there is nothing to tell, but Produce must not come too early.
+type implicit struct{ spacing spacing }
 
-func (implicit) addPartitions(context.Context, time.Time) error    { return nil }
-func (implicit) addGroup(context.Context, time.Time, string) error { return nil }
-func (implicit) ended()                                            {}
+func (i *implicit) addPartitions(ctx context.Context, _ time.Time) error { return i.spacing.wait(ctx) }
+func (i *implicit) addGroup(context.Context, time.Time, string) error    { return nil }
+func (i *implicit) produced(first time.Duration)                         { i.spacing.produced(first) }
+func (i *implicit) ended()                                               { i.spacing.transactionEnded(time.Now()) }
 
 // explicit is the older protocol: AddPartitionsToTxn before Produce, AddOffsetsToTxn before TxnOffsetCommit.
 type explicit struct {
@@ -453,6 +457,8 @@ func newExplicit(s *session) *explicit {
 	e.groupOp.name = "add group to transaction of"
 	return e
 }
+
+func (e *explicit) produced(time.Duration) {}
 
 func (e *explicit) ended() { e.addedPartitions, e.addedGroup = false, "" }
 
