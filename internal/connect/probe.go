@@ -1,0 +1,193 @@
+package connect
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+
+	"github.com/churnstream/churnstream/internal/config"
+)
+
+// probeTimeout is how long a cluster may take to answer at start before it is called unreachable.
+const probeTimeout = 9 * time.Second
+
+// TopicSpec is a topic that must exist, and how to create it when that is allowed.
+type TopicSpec struct {
+	Name    string
+	Key     string // its configuration key, for messages
+	Configs map[string]string
+}
+
+// Probe asks the cluster for the topics, creates those that are missing when create says so, and returns their number
+// of partitions. Every fault is named: a broker that is down or silent, a refused login, a missing topic.
+func Probe(ctx context.Context, brokers []string, transport *kafka.Transport, sasl config.SASL, topics []TopicSpec, create config.CreateTopics) (map[string]int, error) {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	client := &kafka.Client{Addr: kafka.TCP(brokers...), Transport: transport, Timeout: probeTimeout}
+	names := make([]string, len(topics))
+	for i, t := range topics {
+		names[i] = t.Name
+	}
+	meta, err := metadata(ctx, client, names)
+	if err != nil {
+		return nil, explain(err, brokers, sasl)
+	}
+	counts, missing, err := partitions(meta, topics)
+	if err != nil {
+		return nil, err
+	}
+	if len(missing) == 0 {
+		return counts, nil
+	}
+	if !create.Enabled {
+		return nil, missingError(missing, brokers, create)
+	}
+	if err := createTopics(ctx, client, missing, create); err != nil {
+		return nil, err
+	}
+	// The answer to CreateTopics does not mean that every broker knows the topic already.
+	for ctx.Err() == nil {
+		if meta, err = metadata(ctx, client, names); err != nil {
+			return nil, explain(err, brokers, sasl)
+		}
+		if counts, missing, err = partitions(meta, topics); err != nil {
+			return nil, err
+		}
+		if len(missing) == 0 {
+			return counts, nil
+		}
+		wait(ctx, 50*time.Millisecond)
+	}
+	return nil, fmt.Errorf("topic %s was created but has no leader after %v; look at the brokers' logs", missing[0].Name, probeTimeout)
+}
+
+// metadata repeats the request while the cluster is starting or unreachable, until ctx ends: a worker is often started
+// together with its broker.
+func metadata(ctx context.Context, client *kafka.Client, names []string) (*kafka.MetadataResponse, error) {
+	for {
+		r, err := client.Metadata(ctx, &kafka.MetadataRequest{Topics: names})
+		if err == nil && len(r.Brokers) == 0 {
+			err = kafka.BrokerNotAvailable
+		}
+		if err == nil {
+			return r, nil
+		}
+		var certificate *tls.CertificateVerificationError
+		if errors.Is(err, kafka.SASLAuthenticationFailed) || errors.As(err, &certificate) || strings.Contains(err.Error(), "tls:") {
+			return nil, err // repeating a wrong password locks accounts
+		}
+		last := err
+		if wait(ctx, 250*time.Millisecond); ctx.Err() != nil {
+			return nil, last
+		}
+	}
+}
+
+func partitions(meta *kafka.MetadataResponse, topics []TopicSpec) (counts map[string]int, missing []TopicSpec, err error) {
+	counts = make(map[string]int, len(topics))
+	for _, spec := range topics {
+		i := slices.IndexFunc(meta.Topics, func(t kafka.Topic) bool { return t.Name == spec.Name })
+		switch {
+		case i < 0 || errors.Is(meta.Topics[i].Error, kafka.UnknownTopicOrPartition) || errors.Is(meta.Topics[i].Error, kafka.LeaderNotAvailable):
+			missing = append(missing, spec)
+		case errors.Is(meta.Topics[i].Error, kafka.TopicAuthorizationFailed):
+			return nil, nil, fmt.Errorf("%s: not allowed to see topic %s: the login needs DESCRIBE on Topic:%s", spec.Key, spec.Name, spec.Name)
+		case meta.Topics[i].Error != nil:
+			return nil, nil, fmt.Errorf("%s: topic %s: %w", spec.Key, spec.Name, meta.Topics[i].Error)
+		default:
+			counts[spec.Name] = len(meta.Topics[i].Partitions)
+		}
+	}
+	return counts, missing, nil
+}
+
+func missingError(missing []TopicSpec, brokers []string, create config.CreateTopics) error {
+	errs := make([]error, len(missing))
+	for i, t := range missing {
+		var options strings.Builder
+		for _, name := range sortedKeys(t.Configs) {
+			fmt.Fprintf(&options, " --config %s=%s", name, t.Configs[name])
+		}
+		errs[i] = fmt.Errorf("%s: topic %s does not exist (or the login lacks DESCRIBE on it); create it with\n    kafka-topics.sh --bootstrap-server %s --create --topic %s --partitions %d --replication-factor %d%s\n  or set create_topics.enabled: true",
+			t.Key, t.Name, brokers[0], t.Name, create.Partitions, create.ReplicationFactor, options.String())
+	}
+	return errors.Join(errs...)
+}
+
+func createTopics(ctx context.Context, client *kafka.Client, missing []TopicSpec, create config.CreateTopics) error {
+	req := &kafka.CreateTopicsRequest{}
+	for _, t := range missing {
+		topic := kafka.TopicConfig{Topic: t.Name, NumPartitions: create.Partitions, ReplicationFactor: create.ReplicationFactor}
+		for _, name := range sortedKeys(t.Configs) {
+			topic.ConfigEntries = append(topic.ConfigEntries, kafka.ConfigEntry{ConfigName: name, ConfigValue: t.Configs[name]})
+		}
+		req.Topics = append(req.Topics, topic)
+	}
+	r, err := client.CreateTopics(ctx, req)
+	if err != nil {
+		return fmt.Errorf("create topics: %w", err)
+	}
+	var errs []error
+	for _, t := range missing {
+		if err := r.Errors[t.Name]; err != nil && !errors.Is(err, kafka.TopicAlreadyExists) { // another worker was first
+			errs = append(errs, fmt.Errorf("%s: create topic %s: %w", t.Key, t.Name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// explain turns what a dial or a first request failed with into the cause and the remedy.
+func explain(err error, brokers []string, sasl config.SASL) error {
+	at := strings.Join(brokers, ", ")
+	var certificate *tls.CertificateVerificationError
+	var dns *net.DNSError
+	var deadline net.Error
+	switch {
+	case errors.Is(err, kafka.SASLAuthenticationFailed):
+		return fmt.Errorf("brokers %s refuse the login of user %q by %s: check security.sasl.username and the password in security.sasl.password_file: %w", at, sasl.Username, sasl.Mechanism, err)
+	case errors.Is(err, kafka.UnsupportedSASLMechanism):
+		return fmt.Errorf("brokers %s do not offer the login %s: check security.sasl.mechanism: %w", at, sasl.Mechanism, err)
+	case errors.As(err, &certificate):
+		return fmt.Errorf("brokers %s show a certificate that is not trusted: check security.tls.ca_file and server_name: %w", at, err)
+	case strings.Contains(err.Error(), "bad certificate"), strings.Contains(err.Error(), "certificate required"):
+		return fmt.Errorf("brokers %s want a client certificate that they trust: check security.tls.cert_file and key_file: %w", at, err)
+	case strings.Contains(err.Error(), "first record does not look like a TLS handshake"):
+		return fmt.Errorf("brokers %s do not speak TLS on that port: set security.tls.enabled: false or use the TLS port: %w", at, err)
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Errorf("brokers %s: nothing listens there: is Kafka running, and is the address right (key brokers)? %w", at, err)
+	case errors.As(err, &dns):
+		return fmt.Errorf("brokers %s: the name cannot be resolved (key brokers): %w", at, err)
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), strings.Contains(err.Error(), "expecting TLS"):
+		return fmt.Errorf("brokers %s accept the connection and close it: the port may want TLS or a login (security.tls, security.sasl): %w", at, err)
+	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &deadline) && deadline.Timeout():
+		return fmt.Errorf("brokers %s did not answer within %v: is it a Kafka port, and does a firewall let it through? %w", at, probeTimeout, err)
+	}
+	return fmt.Errorf("brokers %s: %w", at, err)
+}
+
+func sortedKeys(m map[string]string) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+func wait(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+}
