@@ -84,14 +84,13 @@ func (s *Server) Addr() string { return s.listener.Addr().String() }
 
 // Run serves until ctx ends, then lets requests in hand finish for a second.
 func (s *Server) Run(ctx context.Context) error {
-	stopped := context.AfterFunc(ctx, func() {
+	defer context.AfterFunc(ctx, func() {
 		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer cancel()
 		if s.http.Shutdown(grace) != nil {
 			_ = s.http.Close() // a request outlived the grace: cut it
 		}
-	})
-	defer stopped()
+	})()
 	if err := s.http.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("admin HTTP on %s: %w", s.Addr(), err)
 	}

@@ -1,0 +1,115 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/churnstream/churnstream/consumer"
+	"github.com/churnstream/churnstream/internal/config"
+	"github.com/churnstream/churnstream/internal/connect"
+	"github.com/churnstream/churnstream/producer"
+	"github.com/churnstream/churnstream/schemas"
+)
+
+// Topics are what a worker needs to exist. The state topic is compacted in small segments: it is read whole whenever a
+// partition changes hands.
+func Topics(cfg config.Config) []connect.TopicSpec {
+	topics := []connect.TopicSpec{
+		{Name: cfg.Topics.Events, Key: "topics.events"},
+		{Name: cfg.Topics.Scores, Key: "topics.scores"},
+		{Name: cfg.Topics.DeadLetters, Key: "topics.dead_letters"},
+	}
+	if cfg.Drift.Enabled {
+		topics = append(
+			topics,
+			connect.TopicSpec{Name: cfg.Topics.DriftState, Key: "topics.drift_state", Configs: map[string]string{
+				"cleanup.policy": "compact", "segment.bytes": "4194304", "min.cleanable.dirty.ratio": "0.1", "max.compaction.lag.ms": "600000",
+			}},
+			connect.TopicSpec{Name: cfg.Topics.DriftAlerts, Key: "topics.drift_alerts"},
+		)
+	}
+	return topics
+}
+
+// register publishes the contracts and remembers their ids. The event contract is published too, so that producers
+// find what the model wants under the subject of the events.
+func (w *Worker) register(ctx context.Context) error {
+	event, err := w.model.Contract().AvroSchema()
+	if err != nil {
+		return fmt.Errorf("model %s: event contract: %w", w.model.Name(), err)
+	}
+	var ignored int32
+	type contract struct {
+		subject, schema string
+		id              *int32
+	}
+	contracts := []contract{
+		{schemas.Subject(w.cfg.Topics.Events), event, &ignored},
+		{schemas.Subject(w.cfg.Topics.Scores), schemas.ScoreSchema(), &w.schemaIDs.score},
+		{schemas.DeadLetterSubject, schemas.DeadLetterSchema(), &w.schemaIDs.deadLetter},
+	}
+	if w.cfg.Drift.Enabled {
+		contracts = append(
+			contracts,
+			contract{schemas.Subject(w.cfg.Topics.DriftState), schemas.DriftStateSchema(), &w.schemaIDs.driftState},
+			contract{schemas.Subject(w.cfg.Topics.DriftAlerts), schemas.DriftAlertSchema(), &w.schemaIDs.driftAlert},
+		)
+	}
+	for _, c := range contracts {
+		if *c.id, err = w.registry.Register(ctx, c.subject, c.schema); err != nil {
+			if c.id == &ignored && errors.Is(err, schemas.ErrIncompatible) {
+				// The subject belongs to the event's producers; what they write is resolved when it is read.
+				w.log.Warn().Err(err).Msg("the registry's event schema is not the model's own contract")
+				continue
+			}
+			return fmt.Errorf("register %s: %w", c.subject, err)
+		}
+	}
+	return nil
+}
+
+func fetchConfig(cfg config.Config, metrics *consumer.Metrics) consumer.FetchConfig {
+	f := consumer.DefaultFetchConfig()
+	f.Metrics = metrics
+	f.MaxWait = cfg.Fetch.MaxWait.Std()
+	f.MaxBytes = cfg.Fetch.MaxBytes
+	f.MaxPartitionBytes = cfg.Fetch.MaxPartitionBytes
+	f.OffsetReset = consumer.OffsetReset(cfg.Fetch.OffsetReset)
+	return f
+}
+
+func groupConfig(cfg config.Config) consumer.GroupConfig {
+	g := consumer.DefaultGroupConfig()
+	g.Group = cfg.Group.ID
+	g.InstanceID = cfg.Group.InstanceID
+	g.Topics = []string{cfg.Topics.Events}
+	g.SessionTimeout = cfg.Group.SessionTimeout.Std()
+	g.RebalanceTimeout = cfg.Group.RebalanceTimeout.Std()
+	g.HeartbeatInterval = cfg.Group.HeartbeatInterval.Std()
+	return g
+}
+
+func producerConfig(cfg config.Config, metrics *producer.Metrics) (producer.Config, error) {
+	p := producer.DefaultConfig()
+	p.Metrics = metrics
+	if err := p.Compression.UnmarshalText([]byte(cfg.Produce.Compression)); err != nil {
+		return p, fmt.Errorf("produce.compression: %w", err)
+	}
+	p.MaxBatchBytes = cfg.Produce.MaxBatchBytes
+	p.TransactionTimeout = cfg.Produce.TransactionTimeout.Std()
+	return p, nil
+}
+
+// newPublisher gives the publisher of the configured guarantee. The transactional id names what is owned, so that a new
+// owner fences the old one.
+func (w *Worker) newPublisher(owned string) (producer.Publisher, error) {
+	if w.cfg.Delivery == config.AtLeastOnce {
+		return producer.NewIdempotent(w.producing, w.client)
+	}
+	prefix := w.cfg.Produce.TransactionalPrefix
+	if prefix == "" {
+		prefix = w.cfg.Group.ID
+	}
+	return producer.NewTransactional(w.producing, w.client, prefix+"-"+owned)
+}

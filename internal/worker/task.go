@@ -1,0 +1,349 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/churnstream/churnstream/consumer"
+	"github.com/churnstream/churnstream/drift"
+	"github.com/churnstream/churnstream/internal/kafkawire"
+	"github.com/churnstream/churnstream/producer"
+	"github.com/churnstream/churnstream/schemas"
+	"github.com/churnstream/churnstream/scoring"
+)
+
+// chunkRows is how many events are decoded before they are scored together: enough for the engines to work on a batch,
+// few enough that the rows of a task stay in the second-level cache.
+const chunkRows = 128
+
+// task processes one owned partition. One goroutine owns it with its position, its publisher, its scratch memory and its
+// statistics; the worker only cancels its contexts.
+type task struct {
+	worker *Worker
+	source consumer.TopicPartition
+	log    zerolog.Logger
+	phase  phase // what it does now, for the probes
+
+	publisher producer.Publisher
+	decoder   *schemas.Decoder
+	scorer    *scoring.Scorer
+	counts    *drift.Accumulator // nil when drift is off
+
+	rows    *schemas.Rows
+	scored  []int // record of the chunk that row i came from
+	results scoring.Results
+	score   schemas.Score
+	value   []byte // encoded score or state, reused
+	out     producer.Record
+	tally   tally
+}
+
+// tally is what a batch did; it becomes visible after the commit only.
+type tally struct {
+	scores, churn   int
+	deadLetters     map[schemas.ErrorClass]int
+	missing, unseen map[string]int // by input
+}
+
+func newTask(w *Worker, source consumer.TopicPartition, log zerolog.Logger) *task {
+	t := &task{
+		worker:  w,
+		source:  source,
+		log:     log,
+		decoder: w.decoder.Clone(),
+		scorer:  w.model.NewScorer(scoring.ScorerConfig{Reasons: w.cfg.Reasons.Top}),
+		rows:    schemas.NewRows(len(w.model.Contract().Inputs), chunkRows),
+		scored:  make([]int, 0, chunkRows),
+		score: schemas.Score{
+			SourceTopic: source.Topic, SourcePartition: source.Partition,
+			ModelName: w.model.Name(), ModelVersion: w.model.Version(), ModelDigest: w.model.Digest(),
+			Variant: "champion", Threshold: w.model.Threshold(),
+		},
+		tally: tally{deadLetters: map[schemas.ErrorClass]int{}, missing: map[string]int{}, unseen: map[string]int{}},
+	}
+	return t
+}
+
+// run owns the partition until fetch ends. An error that another attempt can mend starts the ownership again from the
+// committed offset; the returned error stops the worker.
+func (t *task) run(fetch, work context.Context) error {
+	for attempt := 0; ; attempt++ {
+		progressed, err := t.own(fetch, work)
+		if fetch.Err() != nil || work.Err() != nil {
+			return nil
+		}
+		if progressed {
+			attempt = 0
+		}
+		switch {
+		case errors.Is(err, producer.ErrFenced):
+			// The membership still calls the partition ours (fetch lives), so the broker expired us or a zombie woke up:
+			// begin again, which fences whoever else holds the transactional id. Were it taken away, fetch would end.
+			t.log.Warn().Err(err).Msg("fenced while owning the partition; beginning again")
+		case errors.Is(err, producer.ErrAbortable), retriable(err):
+			t.log.Warn().Err(err).Int("attempt", attempt+1).Msg("batch aborted; reading again from the committed offset")
+		default:
+			return fmt.Errorf("partition %s/%d: %w", t.source.Topic, t.source.Partition, err)
+		}
+		t.worker.metrics.restarts.Inc()
+		t.phase.wait("pause before a new attempt", t.worker.now())
+		wait(fetch, backoff(attempt))
+	}
+}
+
+// own is one ownership of the partition: fence predecessors, take up position and statistics where the last commit left
+// them, then process batch after batch.
+func (t *task) own(fetch, work context.Context) (progressed bool, err error) {
+	t.phase.set(stepStarting, t.worker.now())
+	if t.publisher, err = t.worker.newPublisher(fmt.Sprintf("%s-%d", t.source.Topic, t.source.Partition)); err != nil {
+		return false, err
+	}
+	defer t.publisher.Close()
+	if err := t.publisher.Begin(work); err != nil {
+		return false, err
+	}
+	t.phase.set(stepStarting, t.worker.now())
+	offsets, err := consumer.CommittedOffsets(work, t.worker.client, t.worker.cfg.Group.ID, t.worker.membership.Identity(), []consumer.TopicPartition{t.source})
+	if err != nil {
+		return false, err
+	}
+	if t.worker.cfg.Drift.Enabled {
+		if t.counts, err = t.worker.newCounts(work, t.source); err != nil {
+			return false, err
+		}
+	}
+	partition := t.worker.fetcher.Open(t.source, offsets[t.source])
+	defer partition.Close()
+	t.log.Info().Int64("offset", offsets[t.source]).Msg("partition ready")
+	for {
+		t.phase.set(stepIdle, t.worker.now())
+		batch, err := partition.Next(fetch)
+		if err != nil {
+			return progressed, err
+		}
+		if err := t.process(fetch, work, batch); err != nil {
+			return progressed, errors.Join(err, t.rollBack(work))
+		}
+		progressed = true
+		if err := t.publisher.Begin(work); err != nil { // the next unit; asks the broker for nothing
+			return progressed, err
+		}
+	}
+}
+
+// process is the life of one batch: decode → score → append outputs → end the transaction → observe.
+func (t *task) process(fetch, work context.Context, batch *consumer.Batch) error {
+	if len(batch.Records) == 0 { // only markers or compacted offsets: the next commit covers them
+		return nil
+	}
+	var clock stopwatch
+	clock.start()
+	if t.counts != nil {
+		t.counts.SetClock(t.worker.now().UnixMilli())
+	}
+	for chunk := range slices.Chunk(batch.Records, chunkRows) {
+		t.phase.set(stepWorking, t.worker.now())
+		if err := t.decode(fetch, chunk); err != nil {
+			return err
+		}
+		clock.lap(stageDecode)
+		t.phase.set(stepWorking, t.worker.now())
+		t.scorer.Score(t.rows, &t.results)
+		clock.lap(stageScore)
+		if err := t.appendScores(chunk); err != nil {
+			return err
+		}
+		clock.lap(stageEncode)
+	}
+	if err := t.appendCounts(); err != nil {
+		return err
+	}
+	t.phase.set(stepCommitting, t.worker.now())
+	if err := t.commit(work, batch.Next); err != nil {
+		return err
+	}
+	clock.lap(stageCommit)
+	t.worker.metrics.stages.observe(&clock)
+	t.observe(batch)
+	return nil
+}
+
+// decode turns records into rows. A record that can never be read becomes a dead letter; a registry that does not answer
+// is an outage: decode waits for it as long as the partition is ours.
+func (t *task) decode(fetch context.Context, chunk []consumer.Record) error {
+	t.rows.Reset()
+	t.scored = t.scored[:0]
+	for i := range chunk {
+		r := &chunk[i]
+		err := t.decodeOne(fetch, r)
+		for attempt := 0; err != nil; attempt++ {
+			var poison *schemas.RecordError
+			if errors.As(err, &poison) {
+				if err := t.appendDeadLetter(r, poison); err != nil {
+					return err
+				}
+				break
+			}
+			if fetch.Err() != nil {
+				return fetch.Err()
+			}
+			t.log.Error().Err(err).Int64("offset", r.Offset).Msg("event cannot be decoded now; waiting for the schema registry")
+			t.phase.wait("schema registry: "+err.Error(), t.worker.now())
+			wait(fetch, backoff(attempt))
+			err = t.decodeOne(fetch, r)
+		}
+		if err == nil {
+			t.scored = append(t.scored, i)
+		}
+	}
+	return nil
+}
+
+func (t *task) decodeOne(ctx context.Context, r *consumer.Record) error {
+	if err := schemas.CheckKey(r.Key); err != nil {
+		return err
+	}
+	return t.decoder.Decode(ctx, r.Value, t.rows)
+}
+
+// appendScores writes one score a row and counts the row in the population.
+func (t *task) appendScores(chunk []consumer.Record) error {
+	now := t.worker.now().UnixMilli()
+	for row, i := range t.scored {
+		r := &chunk[i]
+		s := &t.score
+		s.CustomerID = r.Key
+		s.SourceOffset, s.EventTime, s.ScoredAt = r.Offset, r.Timestamp, now
+		s.Probability, s.Margin = t.results.Probability[row], t.results.Margin[row]
+		if math.IsNaN(s.Probability) {
+			if err := t.appendDeadLetter(r, &schemas.RecordError{Class: schemas.NotANumber, Err: errNoScore}); err != nil {
+				return err
+			}
+			continue
+		}
+		s.Churn = s.Probability >= s.Threshold
+		s.Reasons = t.results.Reasons(row)
+		s.Missing, s.Unseen = t.results.Missing(row), t.results.Unseen(row)
+		t.value = s.AppendAvro(schemas.AppendFrame(t.value[:0], t.worker.schemaIDs.score))
+		t.out = producer.Record{Topic: t.worker.cfg.Topics.Scores, Partition: byKey, Timestamp: r.Timestamp, Key: r.Key, Value: t.value}
+		if err := t.publisher.Append(&t.out); err != nil {
+			return err
+		}
+		t.tally.add(s)
+		if t.counts != nil {
+			numbers, categories := t.rows.Row(row)
+			t.counts.Observe(r.Offset, r.Timestamp, r.Key, numbers, categories, s.Probability)
+		}
+	}
+	return nil
+}
+
+var errNoScore = errors.New("the model gives no number for these inputs: one of them is too large")
+
+// appendCounts writes the absolute counts of every bucket that this batch touched.
+func (t *task) appendCounts() error {
+	if t.counts == nil {
+		return nil
+	}
+	now := t.worker.now().UnixMilli()
+	return t.counts.States(func(key []byte, state *schemas.DriftState) error {
+		t.out = producer.Record{
+			Topic: t.worker.cfg.Topics.DriftState, Partition: t.worker.statePartition(t.source.Partition), Timestamp: now, Key: key,
+		}
+		if state != nil { // else the bucket left the window: a tombstone
+			t.value = state.AppendAvro(schemas.AppendFrame(t.value[:0], t.worker.schemaIDs.driftState))
+			t.out.Value = t.value
+		}
+		return t.publisher.Append(&t.out)
+	})
+}
+
+// commit ends the transaction with the offset of the next event. When the group moved on meanwhile, the same transaction
+// goes on under the new identity, unless the partition was taken away.
+func (t *task) commit(ctx context.Context, next int64) error {
+	offsets := []producer.Offset{{Topic: t.source.Topic, Partition: t.source.Partition, Offset: next}}
+	for {
+		changed := t.worker.membership.Changed()
+		id := t.worker.membership.Identity()
+		member := producer.Member{Group: t.worker.cfg.Group.ID, MemberID: id.MemberID, InstanceID: id.InstanceID, Generation: id.Generation}
+		err := t.publisher.Commit(ctx, member, offsets)
+		if !errors.Is(err, producer.ErrStaleMember) {
+			return err
+		}
+		t.log.Info().Int32("generation", id.Generation).Msg("the group moved on during a commit; waiting for the new generation")
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(t.worker.cfg.Group.SessionTimeout.Std()):
+			return fmt.Errorf("no new generation within the session timeout: %w", producer.ErrAbortable)
+		}
+	}
+}
+
+// observe makes visible what the committed batch did: statistics and metrics never count what was rolled back.
+func (t *task) observe(batch *consumer.Batch) {
+	if t.counts != nil {
+		t.counts.Commit()
+	}
+	t.worker.metrics.observe(t.source, batch, &t.tally, t.worker.now())
+	t.tally.reset()
+}
+
+// rollBack gives up the batch in hand. When even that fails the next Begin does it.
+func (t *task) rollBack(ctx context.Context) error {
+	if t.counts != nil {
+		t.counts.Discard()
+	}
+	t.tally.reset()
+	if err := t.publisher.Abort(ctx); err != nil {
+		t.log.Warn().Err(err).Msg("abort failed; the next start of the producer ends the transaction")
+	}
+	return nil
+}
+
+func (t *tally) add(s *schemas.Score) {
+	t.scores++
+	if s.Churn {
+		t.churn++
+	}
+	for _, input := range s.Missing {
+		t.missing[input]++
+	}
+	for _, input := range s.Unseen {
+		t.unseen[input]++
+	}
+}
+
+func (t *tally) reset() {
+	t.scores, t.churn = 0, 0
+	clear(t.deadLetters)
+	clear(t.missing)
+	clear(t.unseen)
+}
+
+// backoff is the pause before attempt n+1: 50 ms doubling to 5 s.
+func backoff(attempt int) time.Duration {
+	return min(50*time.Millisecond<<min(attempt, 10), 5*time.Second)
+}
+
+func wait(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+}
+
+// retriable says that the same request may succeed later: a broker that moves, restarts or does not answer.
+func retriable(err error) bool {
+	_, again := kafkawire.Retriable(err)
+	return again
+}

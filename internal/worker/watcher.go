@@ -1,0 +1,229 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/churnstream/churnstream/consumer"
+	"github.com/churnstream/churnstream/drift"
+	"github.com/churnstream/churnstream/internal/tail"
+	"github.com/churnstream/churnstream/producer"
+	"github.com/churnstream/churnstream/schemas"
+)
+
+// watcher evaluates drift over the whole population, whoever counted it. It runs beside the task of partition 0, so the
+// group elects exactly one; its transactional id fences a predecessor that does not know yet that it was replaced.
+type watcher struct {
+	worker *Worker
+	log    zerolog.Logger
+}
+
+func newWatcher(w *Worker) *watcher {
+	return &watcher{worker: w, log: w.log.With().Str("part", "drift watcher").Logger()}
+}
+
+// run watches until fetch ends. Whatever interrupts it, it begins again: the topics hold all of its state.
+func (w *watcher) run(fetch, _ context.Context) error {
+	for attempt := 0; ; attempt++ {
+		err := w.watch(fetch)
+		if fetch.Err() != nil {
+			return nil
+		}
+		w.log.Warn().Err(err).Int("attempt", attempt+1).Msg("drift is not evaluated now; beginning again")
+		wait(fetch, backoff(attempt))
+	}
+}
+
+func (w *watcher) watch(ctx context.Context) error {
+	population, alarms, err := w.worker.newPopulation()
+	if err != nil {
+		return err
+	}
+	publisher, err := w.worker.newPublisher("drift-alerts")
+	if err != nil {
+		return err
+	}
+	defer publisher.Close()
+	if err := publisher.Begin(ctx); err != nil {
+		return err
+	}
+	if err := w.restoreAlarms(ctx, alarms); err != nil {
+		return err
+	}
+	var mu sync.Mutex // guards nothing but the decoder's reused state
+	var state schemas.DriftState
+	apply := func(b *consumer.Batch) error {
+		mu.Lock()
+		defer mu.Unlock()
+		for i := range b.Records {
+			if err := decodeState(&b.Records[i], &state); err != nil {
+				w.log.Error().Err(err).Int64("offset", b.Records[i].Offset).Msg("a drift state cannot be read and does not count")
+				continue
+			}
+			if err := population.Apply(&state); err != nil {
+				w.log.Error().Err(err).Int64("offset", b.Records[i].Offset).Msg("a drift state does not fit the profile and does not count")
+			}
+		}
+		return nil
+	}
+	starts, err := tail.ReadTopic(ctx, w.worker.client, w.worker.fetcher, w.worker.cfg.Topics.DriftState, apply)
+	if err != nil {
+		return err
+	}
+	w.log.Info().Msg("watching the population for drift")
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	followed := make(chan error, 1)
+	go func() { followed <- tail.Follow(ctx, w.worker.fetcher, starts, apply) }()
+	err = w.evaluate(ctx, population, alarms, publisher, followed)
+	stop()
+	return errors.Join(err, <-followed)
+}
+
+// evaluate judges the window once an interval until ctx ends or the states can no longer be followed.
+func (w *watcher) evaluate(ctx context.Context, population *drift.Population, alarms *drift.Alarms, publisher producer.Publisher, followed chan error) error {
+	tick := time.NewTicker(w.worker.cfg.Drift.EvaluateEvery.Std())
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-followed:
+			followed <- nil
+			return fmt.Errorf("follow the drift states: %w", err)
+		case <-tick.C:
+		}
+		at, ok := population.Watermark()
+		if !ok {
+			continue
+		}
+		evaluation := population.Evaluate(at)
+		alerts := alarms.Step(w.worker.now().UnixMilli(), evaluation)
+		if err := w.publish(ctx, publisher, alerts); err != nil {
+			return err
+		}
+		w.worker.driftMetrics.Report(evaluation, alarms)
+	}
+}
+
+// publish writes the alerts of one evaluation together, in the unit that the publisher has open.
+func (w *watcher) publish(ctx context.Context, publisher producer.Publisher, alerts []schemas.DriftAlert) error {
+	if len(alerts) == 0 {
+		return nil
+	}
+	for i := range alerts {
+		a := &alerts[i]
+		record := producer.Record{
+			Topic: w.worker.cfg.Topics.DriftAlerts, Partition: byKey, Timestamp: a.At,
+			Key:   []byte(a.ModelName + "/" + a.Feature),
+			Value: a.AppendAvro(schemas.AppendFrame(nil, w.worker.schemaIDs.driftAlert)),
+		}
+		if err := publisher.Append(&record); err != nil {
+			return err
+		}
+	}
+	if err := publisher.Commit(ctx, producer.Member{}, nil); err != nil {
+		return err
+	}
+	if err := publisher.Begin(ctx); err != nil { // the next unit; asks the broker for nothing
+		return err
+	}
+	for i := range alerts {
+		a := &alerts[i]
+		w.log.Warn().Str("state", a.State).Str("feature", a.Feature).Float64("psi", a.PSI).Float64("critical", a.Critical).Int64("events", a.Events).Msg(a.Message)
+	}
+	return nil
+}
+
+// restoreAlarms takes over which alarms are on.
+func (w *watcher) restoreAlarms(ctx context.Context, alarms *drift.Alarms) error {
+	_, err := tail.ReadTopic(ctx, w.worker.client, w.worker.fetcher, w.worker.cfg.Topics.DriftAlerts, func(b *consumer.Batch) error {
+		for i := range b.Records {
+			var alert schemas.DriftAlert
+			_, body, err := schemas.SplitFrame(b.Records[i].Value)
+			if err == nil {
+				err = schemas.DecodeDriftAlert(body, &alert)
+			}
+			if err != nil {
+				w.log.Error().Err(err).Int64("offset", b.Records[i].Offset).Msg("a drift alert cannot be read and is passed over")
+				continue
+			}
+			alarms.Restore(&alert)
+		}
+		return nil
+	})
+	return err
+}
+
+// decodeState reads a record of the state topic; a tombstone gives a state of no model.
+func decodeState(r *consumer.Record, s *schemas.DriftState) error {
+	if r.Value == nil {
+		*s = schemas.DriftState{}
+		return nil
+	}
+	_, body, err := schemas.SplitFrame(r.Value)
+	if err != nil {
+		return err
+	}
+	return schemas.DecodeDriftState(body, s)
+}
+
+// newCounts gives the accumulator of a partition with what its earlier owners committed.
+func (w *Worker) newCounts(ctx context.Context, source consumer.TopicPartition) (*drift.Accumulator, error) {
+	counted := drift.Source{ModelDigest: w.model.Digest(), Topic: source.Topic, Partition: source.Partition}
+	counts, err := drift.NewAccumulator(w.profile, w.model.Contract(), w.window(), counted, w.driftMetrics)
+	if err != nil {
+		return nil, err
+	}
+	states := consumer.TopicPartition{Topic: w.cfg.Topics.DriftState, Partition: w.statePartition(source.Partition)}
+	var state schemas.DriftState
+	_, err = tail.ReadPartition(ctx, w.client, w.fetcher, states, func(b *consumer.Batch) error {
+		for i := range b.Records {
+			err := decodeState(&b.Records[i], &state)
+			if err == nil {
+				err = counts.Restore(&state)
+			}
+			if err != nil {
+				return fmt.Errorf("restore drift statistics from %s/%d@%d: %w", states.Topic, states.Partition, b.Records[i].Offset, err)
+			}
+		}
+		return nil
+	})
+	return counts, err
+}
+
+// statePartition is where the counts of an input partition are kept.
+func (w *Worker) statePartition(input int32) int32 {
+	return input % int32(w.partitions[w.cfg.Topics.DriftState])
+}
+
+func (w *Worker) window() drift.WindowConfig {
+	c := drift.DefaultWindowConfig()
+	c.Bucket = w.cfg.Drift.Bucket.Std()
+	c.Buckets = w.cfg.Drift.Buckets
+	return c
+}
+
+func (w *Worker) newPopulation() (*drift.Population, *drift.Alarms, error) {
+	shift := drift.DefaultRelevantShiftConfig()
+	shift.Shift = w.cfg.Drift.RelevantPSI
+	rule, err := drift.NewRelevantShift(shift)
+	if err != nil {
+		return nil, nil, err
+	}
+	population := drift.DefaultPopulationConfig()
+	population.Window = w.window()
+	p, err := drift.NewPopulation(w.profile, w.model.Digest(), population, rule)
+	if err != nil {
+		return nil, nil, err
+	}
+	alarm := drift.DefaultAlarmConfig()
+	alarm.Hold, alarm.ClearHold = w.cfg.Drift.Hold, w.cfg.Drift.Hold
+	a, err := drift.NewAlarms(w.profile, drift.ModelName{Name: w.model.Name(), Version: w.model.Version(), Digest: w.model.Digest()}, alarm)
+	return p, a, err
+}

@@ -1,0 +1,248 @@
+// Package worker takes the events of the partitions that it owns and gives scores with reasons, dead letters,
+// population statistics and input offsets, one transaction a batch.
+//
+// The Worker owns what is shared: membership, fetcher, model, registry. A task owns one partition. Nothing of a batch is
+// visible, neither to readers nor in statistics and metrics, before its transaction has ended.
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+	"github.com/segmentio/kafka-go"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/churnstream/churnstream/consumer"
+	"github.com/churnstream/churnstream/drift"
+	"github.com/churnstream/churnstream/internal/config"
+	"github.com/churnstream/churnstream/internal/connect"
+	"github.com/churnstream/churnstream/internal/kafkawire"
+	"github.com/churnstream/churnstream/producer"
+	"github.com/churnstream/churnstream/schemas"
+	"github.com/churnstream/churnstream/scoring"
+)
+
+// byKey leaves the choice of the partition to the record's key.
+const byKey = -1
+
+// Dependencies are what a worker is given beside its settings.
+type Dependencies struct {
+	Transport *kafka.Transport
+	Model     *scoring.Model
+	Profile   *drift.Profile // nil when drift is off
+	Registry  schemas.Registry
+	Metrics   prometheus.Registerer
+	Log       zerolog.Logger
+	Version   string           // of the program, for dead letters
+	Now       func() time.Time // nil: time.Now
+}
+
+// Worker runs one member of the consumer group.
+type Worker struct {
+	cfg      config.Config
+	model    *scoring.Model
+	profile  *drift.Profile
+	registry schemas.Registry
+	log      zerolog.Logger
+	version  string
+	now      func() time.Time
+
+	transport    *kafka.Transport
+	client       *kafkawire.Client
+	fetcher      *consumer.Fetcher
+	membership   consumer.Membership
+	metrics      *metrics
+	producing    producer.Config
+	driftMetrics *drift.Metrics
+	decoder      *schemas.Decoder // cloned by each task: compiled schemas are shared
+
+	// Set by prepare, before the first task starts.
+	schemaIDs  schemaIDs
+	partitions map[string]int // of each topic
+
+	group *errgroup.Group // every goroutine of Run
+	work  context.Context //nolint:containedctx // the life of Run, which the membership's callbacks have no other way to learn
+
+	mu      sync.Mutex
+	tasks   map[consumer.TopicPartition]*ownedTask
+	watcher *ownedTask // evaluates drift while partition 0 is ours
+	joined  bool
+}
+
+// schemaIDs are the registry's ids of the published contracts.
+type schemaIDs struct{ score, deadLetter, driftState, driftAlert int32 }
+
+// ownedTask is how the worker holds a running task.
+type ownedTask struct {
+	task    *task              // nil for the drift watcher
+	drain   context.CancelFunc // finish the batch in hand, then end
+	abandon context.CancelFunc // end at once, commit nothing
+	done    chan struct{}
+}
+
+// New puts a worker together; it talks to nobody yet.
+func New(cfg config.Config, deps Dependencies) (*Worker, error) {
+	w := &Worker{
+		cfg:       cfg,
+		model:     deps.Model,
+		profile:   deps.Profile,
+		registry:  deps.Registry,
+		log:       deps.Log,
+		version:   deps.Version,
+		now:       deps.Now,
+		transport: deps.Transport,
+		tasks:     map[consumer.TopicPartition]*ownedTask{},
+	}
+	if w.now == nil {
+		w.now = time.Now
+	}
+	var err error
+	if w.client, err = kafkawire.NewClient(kafkawire.Config{Brokers: cfg.Brokers, ClientID: cfg.ClientID, Transport: deps.Transport}); err != nil {
+		return nil, err
+	}
+	if w.decoder, err = schemas.NewDecoder(w.model.Contract(), w.registry); err != nil {
+		return nil, fmt.Errorf("model %s: %w", w.model.Name(), err)
+	}
+	if w.fetcher, err = consumer.NewFetcher(fetchConfig(cfg, consumer.NewMetrics(deps.Metrics)), w.client, w.log); err != nil {
+		return nil, err
+	}
+	if w.membership, err = consumer.NewClassicMembership(groupConfig(cfg), w.client, w, w.log); err != nil {
+		return nil, err
+	}
+	w.metrics = newMetrics(deps.Metrics, w.model)
+	if w.producing, err = producerConfig(cfg, producer.NewMetrics(deps.Metrics)); err != nil {
+		return nil, err
+	}
+	if cfg.Drift.Enabled {
+		if w.driftMetrics, err = drift.NewMetrics(deps.Metrics, w.profile); err != nil {
+			return nil, err
+		}
+	}
+	return w, nil
+}
+
+// Run works until ctx ends, then drains: the batches in hand are finished and committed, the group is left, and Run
+// returns nil. Any other end is an error that names its cause.
+func (w *Worker) Run(ctx context.Context) error {
+	if err := w.prepare(ctx); err != nil {
+		return err
+	}
+	defer w.client.CloseIdleConnections()
+	work, abandon := context.WithCancel(context.WithoutCancel(ctx))
+	defer abandon()
+	w.group, w.work = errgroup.WithContext(work)
+	member, leave := context.WithCancel(ctx) // ends by shutdown, or because a task failed
+	defer leave()
+	context.AfterFunc(w.work, leave)
+	context.AfterFunc(ctx, func() {
+		w.log.Info().Dur("grace", w.cfg.Shutdown.Grace.Std()).Msg("draining")
+		time.AfterFunc(w.cfg.Shutdown.Grace.Std(), abandon)
+	})
+
+	w.group.Go(func() error { return w.fetcher.Run(w.work) })
+	w.group.Go(func() error {
+		defer abandon() // the partitions are given back: the fetcher may end
+		return w.membership.Run(member)
+	})
+	err := w.group.Wait()
+	if errors.Is(err, context.Canceled) {
+		err = nil
+	}
+	w.log.Info().Err(err).Msg("stopped")
+	return err
+}
+
+// prepare finds the brokers, topics and registry usable before the group is joined, so that a fault of the set-up is
+// reported within seconds and moves no partition.
+func (w *Worker) prepare(ctx context.Context) error {
+	partitions, err := connect.Probe(ctx, w.cfg.Brokers, w.transport, w.cfg.Security.SASL, Topics(w.cfg), w.cfg.CreateTopics)
+	if err != nil {
+		return err
+	}
+	w.partitions = partitions
+	return w.register(ctx)
+}
+
+// Assigned starts a task for each partition. Called by the membership, one call at a time, like Revoked and Lost.
+func (w *Worker) Assigned(partitions []consumer.TopicPartition) {
+	for _, p := range partitions {
+		w.start(p)
+	}
+	w.settled()
+}
+
+// Revoked returns once the partitions' batches in hand are committed.
+func (w *Worker) Revoked(partitions []consumer.TopicPartition) {
+	w.stop(partitions, func(t *ownedTask) { t.drain() })
+}
+
+// Lost ends the tasks at once: somebody else may own the partitions already.
+func (w *Worker) Lost(partitions []consumer.TopicPartition) {
+	w.stop(partitions, func(t *ownedTask) { t.abandon() })
+}
+
+func (w *Worker) start(p consumer.TopicPartition) {
+	log := w.log.With().Str("topic", p.Topic).Int32("partition", p.Partition).Logger()
+	t := newTask(w, p, log)
+	owned := w.launch(t, t.run)
+	w.mu.Lock()
+	w.tasks[p] = owned
+	w.mu.Unlock()
+	if p.Partition == 0 && w.cfg.Drift.Enabled {
+		watcher := w.launch(nil, newWatcher(w).run)
+		w.mu.Lock()
+		w.watcher = watcher
+		w.mu.Unlock()
+	}
+}
+
+// launch runs a task in the worker's group. Its first context ends to drain, its second to abandon.
+func (w *Worker) launch(t *task, run func(fetch, work context.Context) error) *ownedTask {
+	work, abandon := context.WithCancel(w.work)
+	fetch, drain := context.WithCancel(work)
+	owned := &ownedTask{task: t, drain: drain, abandon: abandon, done: make(chan struct{})}
+	w.group.Go(func() error {
+		defer close(owned.done)
+		defer abandon()
+		return run(fetch, work)
+	})
+	return owned
+}
+
+func (w *Worker) stop(partitions []consumer.TopicPartition, how func(*ownedTask)) {
+	var ending []*ownedTask
+	w.mu.Lock()
+	for _, p := range partitions {
+		if t := w.tasks[p]; t != nil {
+			ending = append(ending, t)
+			delete(w.tasks, p)
+		}
+		if p.Partition == 0 && w.watcher != nil {
+			ending = append(ending, w.watcher)
+			w.watcher = nil
+		}
+	}
+	w.mu.Unlock()
+	for _, t := range ending {
+		how(t)
+	}
+	for _, t := range ending {
+		<-t.done
+	}
+	for _, p := range partitions {
+		w.metrics.forget(p)
+	}
+	w.settled()
+}
+
+func (w *Worker) settled() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.joined = true
+	w.metrics.owned.Set(float64(len(w.tasks)))
+}
