@@ -1,0 +1,90 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/churnstream/churnstream/internal/bench"
+	"github.com/churnstream/churnstream/internal/config"
+)
+
+func newBench(s streams) *cobra.Command {
+	var output string
+	var brokers []string
+	cfg := bench.Config{Events: 1_000_000, Rate: 5000, WarmUp: 5 * time.Second, Measure: 20 * time.Second, Partitions: 8}
+	reasons, delivery := 0, string(config.ExactlyOnce)
+	cmd := &cobra.Command{
+		Use:   "bench",
+		Short: "Measure throughput, CPU per event, memory and latency of a worker",
+		Long: `Publishes a backlog of Telco customers, runs a worker as a process of its own over it, then feeds
+that worker at a fixed rate and times each score from publishing to a read_committed reader. Topics
+and group are new for each run. Without --brokers the broker is the embedded one: its figures say
+nothing about Kafka.`,
+		Example: `  churnstream bench --brokers 127.0.0.1:19092 --events 3000000
+  churnstream bench --brokers 127.0.0.1:19092 --reasons 3 --output json`,
+		Args: cobra.NoArgs,
+		RunE: action(func(cmd *cobra.Command, _ []string) error {
+			if output != "text" && output != "json" {
+				return usageError(fmt.Errorf("--output: %q is neither text nor json", output))
+			}
+			if cfg.Events < 1 || cfg.Partitions < 1 || cfg.Rate < 0 {
+				return usageError(fmt.Errorf("--events and --partitions must be at least 1, --rate not below 0"))
+			}
+			dir, err := os.MkdirTemp("", "churnstream-bench-")
+			if err != nil {
+				return err
+			}
+			defer os.RemoveAll(dir)
+			cfg.Worker = config.Default()
+			cfg.Worker.Delivery, cfg.Worker.Reasons.Top = config.Delivery(delivery), reasons
+			cfg.Worker.Admin.Listen, cfg.Worker.Brokers = "", brokers
+			parts, err := bench.Embed(cmd.Context(), &cfg.Worker, filepath.Join(dir, "model"), buildVersion())
+			if err != nil {
+				return err
+			}
+			defer parts.Close()
+			report := func(format string, args ...any) { fmt.Fprintf(s.err, format+"\n", args...) }
+			measured, err := bench.New(cfg, workerCommand(dir, s), parts, report).Run(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return printResult(cmd.OutOrStdout(), output, measured)
+		}),
+	}
+	cmd.Flags().StringSliceVar(&brokers, "brokers", nil, "bootstrap addresses (default: an embedded broker)")
+	cmd.Flags().IntVar(&cfg.Events, "events", cfg.Events, "events of the throughput part")
+	cmd.Flags().IntVar(&cfg.Partitions, "partitions", cfg.Partitions, "partitions of the topics")
+	cmd.Flags().Float64Var(&cfg.Rate, "rate", cfg.Rate, "events a second of the latency part; 0 leaves it out")
+	cmd.Flags().DurationVar(&cfg.WarmUp, "warm-up", cfg.WarmUp, "of the latency part")
+	cmd.Flags().DurationVar(&cfg.Measure, "measure", cfg.Measure, "length of the latency part")
+	cmd.Flags().IntVar(&reasons, "reasons", reasons, "reasons in each score")
+	cmd.Flags().StringVar(&delivery, "delivery", delivery, "exactly-once or at-least-once")
+	cmd.Flags().StringVar(&output, "output", "text", "text or json")
+	return cmd
+}
+
+// workerCommand makes `churnstream run` of this same program.
+func workerCommand(dir string, s streams) func(config.Config) (*exec.Cmd, error) {
+	return func(cfg config.Config) (*exec.Cmd, error) {
+		self, err := os.Executable()
+		if err != nil {
+			return nil, err
+		}
+		text, err := cfg.YAML()
+		if err != nil {
+			return nil, err
+		}
+		path := filepath.Join(dir, "worker.yaml")
+		if err := os.WriteFile(path, text, 0o600); err != nil {
+			return nil, err
+		}
+		cmd := exec.Command(self, "run", "-c", path)
+		cmd.Stderr = s.err
+		return cmd, nil
+	}
+}

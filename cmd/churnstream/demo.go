@@ -1,0 +1,73 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/rs/zerolog"
+	"github.com/spf13/cobra"
+
+	"github.com/churnstream/churnstream/internal/config"
+	"github.com/churnstream/churnstream/internal/demo"
+)
+
+func newDemo(s streams) *cobra.Command {
+	cfg := demo.DefaultConfig()
+	var output, level string
+	cmd := &cobra.Command{
+		Use:   "demo",
+		Short: "Show everything on embedded parts: nothing to install, nothing left behind",
+		Long: `Starts an embedded broker and schema registry, trains a model on one half of the Telco
+customers and streams the other half through a worker: live scores with their reasons. Half-way
+the population shifts, and the drift alert that it causes appears. A summary ends the demo.
+
+It ends after --events, after --duration or by Ctrl-C, whichever comes first.`,
+		Example: `  churnstream demo
+  churnstream demo --events 20000
+  churnstream demo --events 20000 --output json | tail -n 1`,
+		Args: cobra.NoArgs,
+		RunE: action(func(cmd *cobra.Command, _ []string) error {
+			if output != "text" && output != "json" {
+				return usageError(fmt.Errorf("--output: %q is neither text nor json", output))
+			}
+			if cfg.Rate <= 0 || cfg.Events < 0 || cfg.Duration < 0 {
+				return usageError(fmt.Errorf("--rate must be above 0, --events and --duration not below"))
+			}
+			if cmd.Flags().Changed("events") && !cmd.Flags().Changed("duration") {
+				cfg.Duration = 0
+			}
+			cfg.Started, cfg.Version = started, buildVersion()
+			logging := config.Default().Log
+			logging.Level = level
+			cfg.Log = newLog(logging, s.err)
+			summary, err := demo.New(cfg, demo.NewDisplay(cmd.OutOrStdout())).Run(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return printResult(cmd.OutOrStdout(), output, summary)
+		}),
+	}
+	cmd.Flags().IntVar(&cfg.Events, "events", 0, "end after so many events (default: by --duration)")
+	cmd.Flags().DurationVar(&cfg.Duration, "duration", cfg.Duration, "end after this time; no bound when only --events is given")
+	cmd.Flags().Float64Var(&cfg.Rate, "rate", cfg.Rate, "events a second")
+	cmd.Flags().Uint64Var(&cfg.Seed, "seed", cfg.Seed, "of the order of customers")
+	cmd.Flags().StringVar(&output, "output", "text", "text, or json: the last line is the summary as one object")
+	cmd.Flags().StringVar(&level, "log-level", zerolog.ErrorLevel.String(), "log of the embedded worker on stderr: debug, info, warn, error")
+	return cmd
+}
+
+// started is when the process began, for the time to the first score.
+var started = time.Now()
+
+// result is anything that can be shown to people and to programs.
+type result interface{ WriteText(w io.Writer) error }
+
+// printResult writes text, or one line of JSON.
+func printResult(out io.Writer, output string, r result) error {
+	if output == "json" {
+		return json.NewEncoder(out).Encode(r)
+	}
+	return r.WriteText(out)
+}

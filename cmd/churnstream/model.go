@@ -1,0 +1,129 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/churnstream/churnstream/internal/modelscore"
+	"github.com/churnstream/churnstream/scoring"
+)
+
+func newModel(s streams) *cobra.Command {
+	cmd := &cobra.Command{Use: "model", Short: "Inspect, verify and use model artefacts"}
+	cmd.AddCommand(newModelInspect(), newModelVerify(), newModelScore(s))
+	return cmd
+}
+
+func newModelInspect() *cobra.Command {
+	var output string
+	cmd := &cobra.Command{
+		Use:     "inspect DIRECTORY",
+		Short:   "Show what a model is: inputs, transforms, metrics, origin, digest",
+		Long:    "Loads the artefact, which verifies it, and shows its inputs, transforms, size, metrics with confidence intervals, label, threshold, origin and digest.",
+		Example: "  churnstream model inspect models/churn\n  churnstream model inspect models/churn --output json",
+		Args:    cobra.ExactArgs(1),
+		RunE: action(func(cmd *cobra.Command, args []string) error {
+			if output != "text" && output != "json" {
+				return usageError(fmt.Errorf("--output: %q is neither text nor json", output))
+			}
+			model, err := scoring.Load(args[0])
+			if err != nil {
+				return err
+			}
+			return printResult(cmd.OutOrStdout(), output, model.Describe())
+		}),
+	}
+	cmd.Flags().StringVar(&output, "output", "text", "text or json")
+	return cmd
+}
+
+func newModelVerify() *cobra.Command {
+	return &cobra.Command{
+		Use:     "verify DIRECTORY...",
+		Short:   "Check digests and reference rows of artefacts",
+		Long:    "Checks the digest of every file and scores every reference row. A mismatch names row, expected and got, and ends with exit code 1.",
+		Example: "  churnstream model verify models/*",
+		Args:    cobra.MinimumNArgs(1),
+		RunE: action(func(cmd *cobra.Command, args []string) error {
+			for _, dir := range args {
+				model, err := scoring.Load(dir)
+				if err != nil {
+					return err
+				}
+				fmt.Fprintf(cmd.OutOrStdout(), "ok: %s is %s@%s, %d reference rows reproduced, digest %s\n", dir, model.Name(), model.Version(), model.ReferenceRows(), model.Digest())
+			}
+			return nil
+		}),
+	}
+}
+
+func newModelScore(s streams) *cobra.Command {
+	var dir, input, output, format string
+	var contributions bool
+	cmd := &cobra.Command{
+		Use:   "score",
+		Short: "Score the rows of a CSV or JSON-lines file",
+		Long: `Writes one JSON object a row: row (from 0), margin, probability and, with --contributions, an object
+of input → contribution plus bias, which add up to the margin. Columns are matched to inputs by
+name; an empty cell is missing.`,
+		Example: `  churnstream model score --model models/churn --input rows.csv --output predictions.jsonl
+  cat rows.jsonl | churnstream model score --model models/churn --input - --format jsonl --contributions`,
+		Args: cobra.NoArgs,
+		RunE: action(func(cmd *cobra.Command, _ []string) (err error) {
+			if dir == "" {
+				return usageError(fmt.Errorf("--model: give the directory of an artefact"))
+			}
+			if format == "" {
+				format = strings.TrimPrefix(filepath.Ext(input), ".")
+			}
+			options := modelscore.Options{Format: modelscore.Format(format), Contributions: contributions}
+			if err := options.Validate(); err != nil {
+				return usageError(fmt.Errorf("--%w", err))
+			}
+			model, err := scoring.Load(dir)
+			if err != nil {
+				return err
+			}
+			in, out := s.in, cmd.OutOrStdout()
+			if input != "-" {
+				f, err := os.Open(input)
+				if err != nil {
+					return usageError(fmt.Errorf("--input: %w", err))
+				}
+				defer f.Close()
+				in = f
+			}
+			if output != "-" {
+				f, err := os.Create(output)
+				if err != nil {
+					return usageError(fmt.Errorf("--output: %w", err))
+				}
+				defer func() {
+					if closing := f.Close(); err == nil {
+						err = closing
+					}
+				}()
+				out = io.Writer(f)
+			}
+			bar := newProgress(s.err, 0, "rows")
+			options.Progress = bar.set
+			rows, err := modelscore.Run(cmd.Context(), model, in, out, options)
+			bar.done()
+			if err == nil && output != "-" {
+				fmt.Fprintf(s.err, "%d rows scored into %s\n", rows, output)
+			}
+			return err
+		}),
+	}
+	cmd.Flags().StringVarP(&dir, "model", "m", "", "directory of the artefact")
+	cmd.Flags().StringVarP(&input, "input", "i", "-", "file to read; - is standard input")
+	cmd.Flags().StringVarP(&output, "output", "o", "-", "file to write; - is standard output")
+	cmd.Flags().StringVar(&format, "format", "", "csv or jsonl (default: by the file's name)")
+	cmd.Flags().BoolVar(&contributions, "contributions", false, "add every input's contribution to the margin")
+	return cmd
+}

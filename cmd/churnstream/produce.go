@@ -1,0 +1,143 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/mattn/go-isatty"
+	"github.com/schollz/progressbar/v3"
+	"github.com/spf13/cobra"
+
+	"github.com/churnstream/churnstream/internal/config"
+	"github.com/churnstream/churnstream/internal/connect"
+	"github.com/churnstream/churnstream/internal/feed"
+	"github.com/churnstream/churnstream/internal/kafkawire"
+	"github.com/churnstream/churnstream/producer"
+	"github.com/churnstream/churnstream/schemas"
+)
+
+func newProduce(s streams) *cobra.Command {
+	var path, input, format, key string
+	var rate float64
+	var limit int
+	cmd := &cobra.Command{
+		Use:   "produce",
+		Short: "Publish the rows of a CSV or JSON-lines file as Avro events",
+		Long: `Reads rows, encodes them as events of the model's contract, registers that contract and
+publishes the events to the topic of the configuration, keyed by customer id. CSV columns and
+JSON fields are matched to the model's inputs by name; an empty cell or null is missing.`,
+		Example: `  churnstream produce -c churnstream.yaml --input customers.csv --key customerID --rate 500
+  zcat events.jsonl.gz | churnstream produce -c churnstream.yaml --input - --format jsonl --key customer_id`,
+		Args: cobra.NoArgs,
+		RunE: action(func(cmd *cobra.Command, _ []string) error {
+			cfg, err := loadConfig(path, s)
+			if err != nil {
+				return err
+			}
+			if format == "" {
+				format = strings.TrimPrefix(filepath.Ext(input), ".")
+			}
+			if format != "csv" && format != "jsonl" {
+				return usageError(fmt.Errorf("--format: %q is neither csv nor jsonl", format))
+			}
+			rows := s.in
+			if input != "-" {
+				f, err := os.Open(input)
+				if err != nil {
+					return usageError(fmt.Errorf("--input: %w", err))
+				}
+				defer f.Close()
+				rows = f
+			}
+			return produce(cmd.Context(), cfg, rows, format, key, feed.Config{Topic: cfg.Topics.Events, Rate: rate, Limit: limit}, s.err)
+		}),
+	}
+	configFlag(cmd, &path)
+	cmd.Flags().StringVarP(&input, "input", "i", "-", "file to read; - is standard input")
+	cmd.Flags().StringVar(&format, "format", "", "csv or jsonl (default: by the file's name)")
+	cmd.Flags().StringVar(&key, "key", "customer_id", "column or field with the customer id")
+	cmd.Flags().Float64Var(&rate, "rate", 0, "events a second (default: as fast as the broker takes them)")
+	cmd.Flags().IntVar(&limit, "events", 0, "stop after so many (default: all)")
+	return cmd
+}
+
+func produce(ctx context.Context, cfg config.Config, rows io.Reader, format, key string, to feed.Config, progress io.Writer) error {
+	model, _, err := loadModel(cfg)
+	if err != nil {
+		return err
+	}
+	transport, err := connect.Transport(cfg.ClientID, cfg.Security)
+	if err != nil {
+		return usageError(err)
+	}
+	registry, err := newRegistry(cfg.Registry)
+	if err != nil {
+		return usageError(err)
+	}
+	topics := []connect.TopicSpec{{Name: to.Topic, Key: "topics.events"}}
+	if _, err := connect.Probe(ctx, cfg.Brokers, transport, cfg.Security.SASL, topics, cfg.CreateTopics); err != nil {
+		return err
+	}
+	client, err := kafkawire.NewClient(kafkawire.Config{Brokers: cfg.Brokers, ClientID: cfg.ClientID, Transport: transport})
+	if err != nil {
+		return err
+	}
+	defer client.CloseIdleConnections()
+	schema, err := model.Contract().AvroSchema()
+	if err != nil {
+		return err
+	}
+	id, err := registry.Register(ctx, schemas.Subject(to.Topic), schema)
+	if err != nil {
+		return err
+	}
+	open := feed.CSV
+	if format == "jsonl" {
+		open = feed.JSONLines
+	}
+	source, err := open(rows, model.Contract(), id, key)
+	if err != nil {
+		return err
+	}
+	publisher, err := producer.NewIdempotent(producer.DefaultConfig(), client)
+	if err != nil {
+		return err
+	}
+	defer publisher.Close()
+	bar := newProgress(progress, to.Limit, "events")
+	sent, err := feed.Run(ctx, to, publisher, source, bar.set)
+	bar.done()
+	fmt.Fprintf(progress, "%d events published to %s\n", sent, to.Topic)
+	return err
+}
+
+// progress is a bar on a terminal and nothing elsewhere.
+type progress struct{ bar *progressbar.ProgressBar }
+
+func newProgress(out io.Writer, total int, what string) progress {
+	f, ok := out.(*os.File)
+	if !ok || !isatty.IsTerminal(f.Fd()) {
+		return progress{}
+	}
+	if total == 0 {
+		total = -1 // a spinner
+	}
+	return progress{progressbar.NewOptions(total, progressbar.OptionSetWriter(out), progressbar.OptionSetDescription(what), progressbar.OptionShowCount(), progressbar.OptionShowIts())}
+}
+
+func (p progress) set(n int) {
+	if p.bar != nil {
+		_ = p.bar.Set(n) // a bar that cannot be drawn is no fault of the work
+	}
+}
+
+func (p progress) done() {
+	if p.bar != nil {
+		_ = p.bar.Finish()
+		fmt.Fprintln(os.Stderr)
+	}
+}

@@ -1,0 +1,139 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"os"
+	"runtime"
+	"time"
+
+	"github.com/mattn/go-isatty"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/rs/zerolog"
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/churnstream/churnstream/drift"
+	"github.com/churnstream/churnstream/internal/admin"
+	"github.com/churnstream/churnstream/internal/config"
+	"github.com/churnstream/churnstream/internal/connect"
+	"github.com/churnstream/churnstream/internal/worker"
+	"github.com/churnstream/churnstream/schemas"
+	"github.com/churnstream/churnstream/scoring"
+)
+
+func newRun(s streams) *cobra.Command {
+	var path string
+	cmd := &cobra.Command{
+		Use:   "run",
+		Short: "Run a worker: events in, scores out, drift watched",
+		Long: `Joins the consumer group, scores the events of its partitions and publishes scores, dead
+letters, drift statistics and offsets in one transaction a batch. SIGTERM or Ctrl-C drains:
+the batches in hand are committed and the group is left before the process ends.
+
+Start as many as there are partitions at most; they share them out among themselves.`,
+		Example: `  churnstream run -c churnstream.yaml
+  CHURNSTREAM_BROKERS=kafka-1:9092,kafka-2:9092 churnstream run -c churnstream.yaml`,
+		Args: cobra.NoArgs,
+		RunE: action(func(cmd *cobra.Command, _ []string) error {
+			cfg, err := loadConfig(path, s)
+			if err != nil {
+				return err
+			}
+			return runWorker(cmd.Context(), cfg, s.err)
+		}),
+	}
+	configFlag(cmd, &path)
+	return cmd
+}
+
+// runWorker wires a worker with its admin listener; the first that ends ends the other.
+func runWorker(ctx context.Context, cfg config.Config, logOutput io.Writer) error {
+	log := newLog(cfg.Log, logOutput)
+	model, profile, err := loadModel(cfg)
+	if err != nil {
+		return err
+	}
+	transport, err := connect.Transport(cfg.ClientID, cfg.Security)
+	if err != nil {
+		return usageError(err)
+	}
+	registry, err := newRegistry(cfg.Registry)
+	if err != nil {
+		return usageError(err)
+	}
+	metrics := prometheus.NewRegistry()
+	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	w, err := worker.New(cfg, worker.Dependencies{
+		Transport: transport, Model: model, Profile: profile, Registry: registry,
+		Metrics: metrics, Log: log, Version: buildVersion(),
+	})
+	if err != nil {
+		return err
+	}
+	if cfg.Admin.Listen == "" {
+		return w.Run(ctx)
+	}
+	server, err := admin.New(
+		admin.Config{Listen: cfg.Admin.Listen, Pprof: cfg.Admin.Pprof},
+		admin.Version{Version: buildVersion(), Go: runtime.Version(), Model: model.Name() + "@" + model.Version()},
+		w, metrics,
+	)
+	if err != nil {
+		return err
+	}
+	log.Info().Str("address", server.Addr()).Msg("admin HTTP: /metrics /livez /readyz /version")
+	// The probes answer until the drain is over: the worker's end stops them, not the signal.
+	serve, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	g, group := errgroup.WithContext(ctx)
+	g.Go(func() error { return server.Run(serve) })
+	g.Go(func() error {
+		defer stop()
+		return w.Run(group)
+	})
+	return g.Wait()
+}
+
+// loadModel verifies the artefact and reads its drift reference.
+func loadModel(cfg config.Config) (*scoring.Model, *drift.Profile, error) {
+	model, err := scoring.Load(cfg.Model)
+	if err != nil {
+		return nil, nil, err
+	}
+	if !cfg.Drift.Enabled {
+		return model, nil, nil
+	}
+	profile, err := drift.ReadProfile(bytes.NewReader(model.Profile()))
+	if err != nil {
+		return nil, nil, err
+	}
+	return model, profile, nil
+}
+
+func newRegistry(cfg config.Registry) (*schemas.HTTPRegistry, error) {
+	c := schemas.DefaultRegistryConfig()
+	c.URLs, c.Username = cfg.URLs, cfg.Username
+	if cfg.PasswordFile != "" {
+		password, err := config.Secret(cfg.PasswordFile)
+		if err != nil {
+			return nil, err
+		}
+		c.Password = password
+	}
+	return schemas.NewRegistry(c)
+}
+
+// newLog writes JSON, or a console form where a person reads it.
+func newLog(cfg config.Log, out io.Writer) zerolog.Logger {
+	level, err := zerolog.ParseLevel(cfg.Level)
+	if err != nil {
+		level = zerolog.InfoLevel
+	}
+	if f, ok := out.(*os.File); cfg.Format == "console" || cfg.Format == "auto" && ok && isatty.IsTerminal(f.Fd()) {
+		out = zerolog.ConsoleWriter{Out: out, TimeFormat: time.TimeOnly}
+	}
+	return zerolog.New(out).Level(level).With().Timestamp().Logger()
+}
