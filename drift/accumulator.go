@@ -190,7 +190,6 @@ func (a *Accumulator) dropExpired() {
 		kept = append(kept, d)
 	}
 	a.deltas = kept
-	a.last = nil
 }
 
 func (a *Accumulator) newDelta() *delta {

@@ -105,6 +105,62 @@ func TestEventsOutsideTheWindowAreCountedAsSuchAndNowhereElse(t *testing.T) {
 	require.Equal(t, map[int64]uint32{start: 1, start + 5*minute: 1}, topic.events(t), "a bucket that leaves the window is deleted")
 }
 
+func TestAnAbsurdTimeIsRejectedAlsoInABucketThatIsOpen(t *testing.T) {
+	a, _, _ := newAccumulator(t, DefaultWindowConfig())
+	a.SetClock(hour)
+	latest := hour + (5 * time.Minute).Milliseconds()
+	require.Equal(t, align(latest, minute), align(latest+1, minute))
+	observe(a, 0, 1, latest)
+	observe(a, 1, 1, latest+1)
+	a.Commit()
+	require.Equal(t, Tally{Counted: 1, Ahead: 1}, a.Tally())
+}
+
+func TestAnAbortedBatchDoesNotMoveTheWindow(t *testing.T) {
+	a, _, _ := newAccumulator(t, DefaultWindowConfig())
+	observe(a, 0, 1, hour)
+	a.Commit()
+	observe(a, 1, 1, hour+500*minute)
+	a.Discard()
+	observe(a, 1, 1, hour)
+	a.Commit()
+	require.Equal(t, Tally{Counted: 2}, a.Tally())
+}
+
+func TestRestoredBucketsOutsideTheWindowAreDeleted(t *testing.T) {
+	long, profile, contract := newAccumulator(t, DefaultWindowConfig())
+	topic := stateTopic{}
+	for n := range int64(60) {
+		observe(long, n, 1, hour+n*minute)
+	}
+	require.NoError(t, long.States(topic.put))
+	states := topic.states(t)
+	require.Len(t, states, 60)
+
+	shorter := DefaultWindowConfig()
+	shorter.Buckets = 10
+	for name, order := range map[string]func([]*schemas.DriftState){
+		"oldest first": func([]*schemas.DriftState) {}, "newest first": slices.Reverse[[]*schemas.DriftState],
+	} {
+		t.Run(name, func(t *testing.T) {
+			order(states)
+			kept := maps.Clone(topic)
+			a, err := NewAccumulator(profile, contract, shorter, source, nil)
+			require.NoError(t, err)
+			for _, state := range states {
+				require.NoError(t, a.Restore(state))
+			}
+			require.NoError(t, a.States(kept.put))
+			a.Commit()
+			require.Len(t, kept, 10)
+			require.Contains(t, kept.events(t), align(hour, minute)+59*minute)
+			again := stateTopic{}
+			require.NoError(t, a.Committed(again.put))
+			require.Equal(t, kept, again)
+		})
+	}
+}
+
 func TestReplayedEventsAreCountedOnce(t *testing.T) {
 	a, profile, contract := newAccumulator(t, DefaultWindowConfig())
 	topic := stateTopic{}

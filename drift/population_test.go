@@ -76,6 +76,18 @@ func TestAnOlderStateDoesNotReplaceANewerOne(t *testing.T) {
 	require.Equal(t, sum(newer.Counts[0]), events)
 }
 
+func TestABucketThatLeftTheWindowDoesNotReplaceOneInIt(t *testing.T) {
+	profile, contract := telcoProfile(t)
+	population := newPopulation(t, profile)
+	old := counted(t, profile, contract, 0, 0, 1)[0]
+	recent := counted(t, profile, contract, 0, 240, 243) // an hour later: the same slot of the ring
+	require.Equal(t, old.BucketStart+60*minute, recent[0].BucketStart)
+	for _, state := range append(recent, old) {
+		require.NoError(t, population.Apply(state))
+	}
+	require.EqualValues(t, 3, population.Window(hour+62*minute).Events)
+}
+
 func sum(counts []uint32) (total uint64) {
 	for _, c := range counts {
 		total += uint64(c)

@@ -86,6 +86,17 @@ func TestRuleSaysNothingOfTooLittleData(t *testing.T) {
 	require.Equal(t, StateInsufficientData, judge(t, small, draw(random, moved, 5000, 1), 1, 110).State, "too small a reference")
 }
 
+func TestRuleDrawsItsLineWhereBothGatesAreMet(t *testing.T) {
+	f, population := twelvePlaces(10_000)
+	random := rand.New(rand.NewPCG(1, 1))
+	for _, customers := range []int{120, 20_000} { // chance sets the line of small windows, relevance that of large ones
+		null := PSINull{Current: float64(customers), Reference: 10_000, Places: 12}
+		chance, relevant := null.Critical(1e-4/21), null.CriticalShift(0.1, 0.01)
+		require.Equal(t, customers == 120, chance > relevant)
+		require.Equal(t, max(chance, relevant), judge(t, f, draw(random, population, customers, 1), 1, 10_000).Critical)
+	}
+}
+
 // Fixed seeds; each case is one feature at one moment, so hold and union over features come on top.
 func TestRuleHoldsFalseAlarmsAndFindsShifts(t *testing.T) {
 	const trials = 1500
