@@ -165,34 +165,29 @@ func TestWriteRefuses(t *testing.T) {
 // Each case changes one thing of a good artefact. Unless it says otherwise the digests are made
 // right again, so that it is the content that is refused.
 func TestLoadRefuses(t *testing.T) {
-	replace := func(file, old, new string) func(*testing.T, string) {
-		return func(t *testing.T, dir string) {
-			path := filepath.Join(dir, file)
-			data, err := os.ReadFile(path)
-			if err != nil {
-				t.Fatal(err)
+	replace := func(file, old, new string) func(damaged) {
+		return func(d damaged) {
+			data := d.read(file)
+			if !strings.Contains(data, old) {
+				d.t.Fatalf("%s does not contain %s:\n%s", file, old, data)
 			}
-			if !strings.Contains(string(data), old) {
-				t.Fatalf("%s does not contain %s:\n%s", file, old, data)
-			}
-			if err := os.WriteFile(path, []byte(strings.Replace(string(data), old, new, 1)), 0o644); err != nil {
-				t.Fatal(err)
-			}
-			if file != scoring.ManifestFile {
-				reseal(t, dir, file)
+			if data = strings.Replace(data, old, new, 1); file == scoring.ManifestFile {
+				d.write(file, data)
+			} else {
+				d.overwrite(file, data)
 			}
 		}
 	}
-	model := func(old, new string) func(*testing.T, string) { return replace(scoring.ModelFile, old, new) }
-	manifest := func(old, new string) func(*testing.T, string) { return replace(scoring.ManifestFile, old, new) }
-	reference := func(old, new string) func(*testing.T, string) { return replace(scoring.ReferenceFile, old, new) }
+	model := func(old, new string) func(damaged) { return replace(scoring.ModelFile, old, new) }
+	manifest := func(old, new string) func(damaged) { return replace(scoring.ManifestFile, old, new) }
+	reference := func(old, new string) func(damaged) { return replace(scoring.ReferenceFile, old, new) }
 	for _, c := range []struct {
 		name   string
-		damage func(*testing.T, string)
+		damage func(damaged)
 		want   []string
 	}{
-		{"no manifest", func(t *testing.T, dir string) { remove(t, dir, scoring.ManifestFile) }, []string{"manifest.json"}},
-		{"no model", func(t *testing.T, dir string) { remove(t, dir, scoring.ModelFile) }, []string{"model.json"}},
+		{"no manifest", func(d damaged) { d.remove(scoring.ManifestFile) }, []string{"manifest.json"}},
+		{"no model", func(d damaged) { d.remove(scoring.ModelFile) }, []string{"model.json"}},
 		{"a later format", manifest(`"format_version": 1`, `"format_version": 2, "new": 1`), []string{"format_version", "got 2", "reads 1"}},
 		{"a field that is not known", manifest(`"name"`, `"encrypted": true, "name"`), []string{"manifest.json", `"encrypted"`}},
 		{"a path out of the directory", manifest(`"model.json": {`, `"../model.json": {`), []string{`"../model.json"`, "no file of an artefact"}},
@@ -200,31 +195,23 @@ func TestLoadRefuses(t *testing.T) {
 		{"several faults at once", manifest(`"threshold": 0.5`, `"threshold": 1.5, "metrics": [{"name": "", "value": 1}]`), []string{"threshold: got 1.5", "metrics[0]"}},
 		{"a size beyond any model", manifest(`"bytes": 13`, `"bytes": 99999999999999`), []string{"profile.json", "at most"}},
 		{"an input of no kind", manifest(`"kind": "boolean"`, `"kind": "colour"`), []string{"colour"}},
-		{"a changed byte", func(t *testing.T, dir string) {
-			flip(t, filepath.Join(dir, scoring.ProfileFile), 3)
+		{"a changed byte", func(d damaged) {
+			d.write(scoring.ProfileFile, strings.Replace(d.read(scoring.ProfileFile), "made", "nade", 1))
 		}, []string{"profile.json", "sha256", "damaged"}},
-		{"a missing byte", func(t *testing.T, dir string) {
-			if err := os.Truncate(filepath.Join(dir, scoring.ReferenceFile), 20); err != nil {
-				t.Fatal(err)
-			}
+		{"a missing byte", func(d damaged) {
+			d.write(scoring.ReferenceFile, d.read(scoring.ReferenceFile)[:20])
 		}, []string{"reference.jsonl", "20 bytes"}},
-		{"a link that leads out", func(t *testing.T, dir string) {
-			outside := filepath.Join(filepath.Dir(dir), "outside.json")
-			if err := os.Rename(filepath.Join(dir, scoring.ModelFile), outside); err != nil {
-				t.Fatal(err)
-			}
-			if err := os.Symlink(outside, filepath.Join(dir, scoring.ModelFile)); err != nil {
-				t.Fatal(err)
-			}
+		{"a link that leads out", func(d damaged) {
+			outside := filepath.Join(filepath.Dir(d.dir), "outside.json")
+			d.must(os.Rename(filepath.Join(d.dir, scoring.ModelFile), outside))
+			d.must(os.Symlink(outside, filepath.Join(d.dir, scoring.ModelFile)))
 		}, []string{"model.json", "escapes"}},
-		{"a directory in the place of a file", func(t *testing.T, dir string) {
-			remove(t, dir, scoring.ProfileFile)
-			if err := os.Mkdir(filepath.Join(dir, scoring.ProfileFile), 0o755); err != nil {
-				t.Fatal(err)
-			}
+		{"a directory in the place of a file", func(d damaged) {
+			d.remove(scoring.ProfileFile)
+			d.must(os.Mkdir(filepath.Join(d.dir, scoring.ProfileFile), 0o755))
 		}, []string{"profile.json", "not a regular file"}},
-		{"an empty model", func(t *testing.T, dir string) {
-			overwrite(t, dir, scoring.ModelFile, "")
+		{"an empty model", func(d damaged) {
+			d.overwrite(scoring.ModelFile, "")
 		}, []string{"model.json", "ends too early"}},
 		{"a second value after the model", model(`}}`, `}} {}`), []string{"model.json", "more after"}},
 		{"an unknown step", model(`"standard_scale"`, `"quantum_scale"`), []string{"steps[1]", "quantum_scale"}},
@@ -254,15 +241,15 @@ func TestLoadRefuses(t *testing.T) {
 		{"a reference row with an unknown input", reference(`"tenure":36`, `"tenur":36`), []string{"reference.jsonl:1", `"tenur"`}},
 		{"a reference row without a required input", reference(`"tenure":12`, `"tenure":null`), []string{"row 1", "got NaN"}},
 		{"a reference row without a probability", reference(`"probability":`, `"margin":`), []string{"reference.jsonl:1"}},
-		{"no reference rows", func(t *testing.T, dir string) { overwrite(t, dir, scoring.ReferenceFile, "") }, []string{"no rows"}},
-		{"a profile that is no JSON", func(t *testing.T, dir string) { overwrite(t, dir, scoring.ProfileFile, "{") }, []string{"profile.json", "not JSON"}},
-		{"deep nesting", func(t *testing.T, dir string) {
-			overwrite(t, dir, scoring.ModelFile, `{"steps":`+strings.Repeat("[", 200_000))
+		{"no reference rows", func(d damaged) { d.overwrite(scoring.ReferenceFile, "") }, []string{"no rows"}},
+		{"a profile that is no JSON", func(d damaged) { d.overwrite(scoring.ProfileFile, "{") }, []string{"profile.json", "not JSON"}},
+		{"deep nesting", func(d damaged) {
+			d.overwrite(scoring.ModelFile, `{"steps":`+strings.Repeat("[", 200_000))
 		}, []string{"model.json"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := written(t, example(t))
-			c.damage(t, dir)
+			c.damage(damaged{t, dir})
 			m, err := scoring.Load(dir)
 			if err == nil || m != nil {
 				t.Fatal("loaded")
@@ -278,30 +265,19 @@ func TestLoadRefuses(t *testing.T) {
 
 func TestLoadOfATruncatedArtefactFailsAtEveryLength(t *testing.T) {
 	for _, file := range []string{scoring.ManifestFile, scoring.ModelFile, scoring.ReferenceFile} {
-		dir := written(t, example(t))
-		whole, err := os.ReadFile(filepath.Join(dir, file))
-		if err != nil {
-			t.Fatal(err)
-		}
-		manifest, err := os.ReadFile(filepath.Join(dir, scoring.ManifestFile))
-		if err != nil {
-			t.Fatal(err)
-		}
+		d := damaged{t, written(t, example(t))}
+		whole, manifest := d.read(file), d.read(scoring.ManifestFile)
 		for n := 0; n < len(whole)-1; n += 1 + len(whole)/97 {
-			if strings.HasSuffix(string(whole[:n]), "}\n") {
-				continue // whole reference rows are a valid reference
+			if strings.HasSuffix(whole[:n], "}\n") && file == scoring.ReferenceFile {
+				continue // whole rows are a reference too
 			}
-			if err := os.WriteFile(filepath.Join(dir, scoring.ManifestFile), manifest, 0o644); err != nil {
-				t.Fatal(err)
-			}
+			d.write(scoring.ManifestFile, manifest)
 			if file == scoring.ManifestFile {
-				if err := os.WriteFile(filepath.Join(dir, file), whole[:n], 0o644); err != nil {
-					t.Fatal(err)
-				}
+				d.write(file, whole[:n])
 			} else {
-				overwrite(t, dir, file, string(whole[:n]))
+				d.overwrite(file, whole[:n])
 			}
-			if _, err := scoring.Load(dir); err == nil {
+			if _, err := scoring.Load(d.dir); err == nil {
 				t.Errorf("%s cut to %d of %d bytes was loaded", file, n, len(whole))
 			}
 		}
@@ -348,55 +324,45 @@ func FuzzLoadModelFile(f *testing.F) {
 	})
 }
 
-func overwrite(t *testing.T, dir, file, content string) {
-	t.Helper()
-	if err := os.WriteFile(filepath.Join(dir, file), []byte(content), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	reseal(t, dir, file)
+// damaged is an artefact to spoil.
+type damaged struct {
+	t   *testing.T
+	dir string
 }
 
-// reseal makes the manifest's size and digest of a file right.
-func reseal(t *testing.T, dir, file string) {
-	t.Helper()
-	data, err := os.ReadFile(filepath.Join(dir, file))
+func (d damaged) must(err error) {
+	d.t.Helper()
 	if err != nil {
-		t.Fatal(err)
+		d.t.Fatal(err)
 	}
-	path := filepath.Join(dir, scoring.ManifestFile)
-	text, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+}
+
+func (d damaged) read(file string) string {
+	d.t.Helper()
+	data, err := os.ReadFile(filepath.Join(d.dir, file))
+	d.must(err)
+	return string(data)
+}
+
+func (d damaged) write(file, content string) {
+	d.t.Helper()
+	d.must(os.WriteFile(filepath.Join(d.dir, file), []byte(content), 0o644))
+}
+
+func (d damaged) remove(file string) {
+	d.t.Helper()
+	d.must(os.Remove(filepath.Join(d.dir, file)))
+}
+
+// overwrite changes a file and makes its size and digest in the manifest right.
+func (d damaged) overwrite(file, content string) {
+	d.t.Helper()
+	d.write(file, content)
 	var manifest scoring.Manifest
-	if err := json.Unmarshal(text, &manifest); err != nil {
-		t.Fatal(err)
-	}
-	sum := sha256.Sum256(data)
-	manifest.Files[file] = scoring.File{SHA256: hex.EncodeToString(sum[:]), Bytes: int64(len(data))}
-	if text, err = json.MarshalIndent(manifest, "", "  "); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(path, text, 0o644); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func remove(t *testing.T, dir, file string) {
-	t.Helper()
-	if err := os.Remove(filepath.Join(dir, file)); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func flip(t *testing.T, path string, at int) {
-	t.Helper()
-	data, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	data[at] ^= 1
-	if err := os.WriteFile(path, data, 0o644); err != nil {
-		t.Fatal(err)
-	}
+	d.must(json.Unmarshal([]byte(d.read(scoring.ManifestFile)), &manifest))
+	sum := sha256.Sum256([]byte(content))
+	manifest.Files[file] = scoring.File{SHA256: hex.EncodeToString(sum[:]), Bytes: int64(len(content))}
+	text, err := json.MarshalIndent(manifest, "", "  ")
+	d.must(err)
+	d.write(scoring.ManifestFile, string(text))
 }

@@ -127,7 +127,8 @@ func (w *writer) flush() error {
 		if math.IsNaN(p) {
 			return fmt.Errorf("row %d cannot be scored: required inputs are missing or a number is not finite: %q", w.written, w.results.Missing(i))
 		}
-		b := append(w.line[:0], `{"row":`...)
+		b := w.line[:0]
+		b = append(b, `{"row":`...)
 		b = strconv.AppendInt(b, int64(w.written), 10)
 		b = append(b, `,"margin":`...)
 		b = appendFloat(b, w.results.Margin[i])
@@ -142,8 +143,9 @@ func (w *writer) flush() error {
 			b = append(b, `"bias":`...)
 			b = append(appendFloat(b, w.results.Bias), '}')
 		}
-		w.line = append(b, '}', '\n')
-		if _, err := w.out.Write(w.line); err != nil {
+		b = append(b, '}', '\n')
+		w.line = b
+		if _, err := w.out.Write(b); err != nil {
 			return err
 		}
 		w.written++

@@ -56,9 +56,10 @@ func written(t testing.TB, a scoring.Artefact) *scoring.Model {
 }
 
 type line struct {
-	Row                 int
-	Margin, Probability float64
-	Contributions       map[string]float64
+	Row           int                `json:"row"`
+	Margin        float64            `json:"margin"`
+	Probability   float64            `json:"probability"`
+	Contributions map[string]float64 `json:"contributions"`
 }
 
 func score(t *testing.T, m *scoring.Model, in io.Reader, o modelscore.Options) ([]line, error) {

@@ -65,7 +65,7 @@ func (p *regression) solve() ([]float64, error) {
 		value = p.objective(at, gradient)
 	}
 	if norm := floats.Norm(gradient, 2); !(norm <= gradientTolerance) { // NaN fails
-		return nil, fmt.Errorf("fit logistic regression: the gradient's norm stays at %.3g, above %.0g, after %d iterations of L-BFGS (%v): lower model.c or scale the inputs", norm, gradientTolerance, result.MajorIterations, err)
+		return nil, fmt.Errorf("fit logistic regression: the gradient's norm stays at %.3g, above %.0g, after %d iterations of L-BFGS (%v): lower model.c", norm, gradientTolerance, result.MajorIterations, result.Status)
 	}
 	return at, nil
 }

@@ -40,26 +40,37 @@ func telcoTable(t testing.TB) (*Specification, *Table) {
 
 // golden is what testdata/golden.py wrote.
 type golden struct {
-	Numbers, Booleans, Categories []string
-	All                           struct {
+	Numbers    []string `json:"numbers"`
+	Booleans   []string `json:"booleans"`
+	Categories []string `json:"categories"`
+	All        struct {
 		Shape struct {
-			Impute, Mean, Scale []float64
-			Categories          [][]string
-		}
-		None, Balanced goldenFit
-	}
-	SplitFit struct{ None, Balanced goldenFit } `json:"split_fit"`
+			Impute     []float64  `json:"impute"`
+			Mean       []float64  `json:"mean"`
+			Scale      []float64  `json:"scale"`
+			Categories [][]string `json:"categories"`
+		} `json:"shape"`
+		None     goldenFit `json:"none"`
+		Balanced goldenFit `json:"balanced"`
+	} `json:"all"`
+	SplitFit struct {
+		None     goldenFit `json:"none"`
+		Balanced goldenFit `json:"balanced"`
+	} `json:"split_fit"`
 }
 
 type goldenFit struct {
-	Coefficients           []float64
-	Intercept              float64
-	Rows                   []int
-	Margins, Probabilities []float64
-	TrainRows              int `json:"train_rows"`
-	TestRows               int `json:"test_rows"`
-	AUC, Brier, Accuracy   float64
-	LogLoss                float64 `json:"log_loss"`
+	Coefficients  []float64 `json:"coefficients"`
+	Intercept     float64   `json:"intercept"`
+	Rows          []int     `json:"rows"`
+	Margins       []float64 `json:"margins"`
+	Probabilities []float64 `json:"probabilities"`
+	TrainRows     int       `json:"train_rows"`
+	TestRows      int       `json:"test_rows"`
+	AUC           float64   `json:"auc"`
+	Brier         float64   `json:"brier"`
+	LogLoss       float64   `json:"log_loss"`
+	Accuracy      float64   `json:"accuracy"`
 }
 
 func readGolden(t *testing.T) *golden {
@@ -253,9 +264,6 @@ func TestACustomerIsNeverOnBothSidesAndTheFractionHolds(t *testing.T) {
 	other.Split.Seed = 6
 	for i := range 10_000 {
 		key := fmt.Sprintf("customer-%d", i)
-		if s.HeldOut(key) != s.HeldOut(key) {
-			t.Fatal("not a function of the key")
-		}
 		if s.HeldOut(key) {
 			held++
 		}
