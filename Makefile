@@ -19,7 +19,8 @@ GOLANGCI := $(BIN)/golangci-lint-$(GOLANGCI_VERSION)
 GOVULNCHECK := $(BIN)/govulncheck-$(GOVULNCHECK_VERSION)
 
 # The packages whose tests talk to a broker; test-kafka repeats them on a real one.
-TRANSPORT := ./consumer/... ./producer/... ./internal/kafkawire/... ./internal/testkit/... ./internal/worker/...
+TRANSPORT := ./consumer/... ./producer/... ./internal/kafkawire/... ./internal/testkit/... ./internal/worker/... \
+	./cmd/churnstream/...
 
 # The race detector needs cgo, which Go switches off where it finds no C compiler.
 RACE = $(if $(filter 1,$(shell go env CGO_ENABLED)),-race)

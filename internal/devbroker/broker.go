@@ -113,6 +113,9 @@ func (b *Broker) Close() error {
 // topics (milliseconds); it only turns a hang into an error.
 const createTimeout = 10 * time.Second
 
+// createTopics sets its own limit of time.
+//
+//nolint:contextcheck // the broker is in this process: there is nothing to wait for that a caller could end
 func (b *Broker) createTopics(topics []Topic) error {
 	if len(topics) == 0 {
 		return nil
