@@ -164,6 +164,46 @@ func TestHeldOutMetricsAreThoseOfScikitLearn(t *testing.T) {
 	}
 }
 
+func TestScoringWithScikitLearnsModelGivesItsProbabilities(t *testing.T) {
+	g := readGolden(t)
+	s, table := telcoTable(t)
+	for weight, want := range map[string]goldenFit{WeightNone: g.All.None, WeightBalanced: g.All.Balanced} {
+		t.Run(weight, func(t *testing.T) {
+			a, err := Fit(s, table, Provenance{CreatedAt: time.Unix(1, 0), LibraryVersion: "test"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			shape := g.All.Shape
+			a.Pipeline.Steps = []scoring.Step{
+				scoring.Impute{Columns: g.Numbers, Values: shape.Impute},
+				scoring.StandardScale{Columns: g.Numbers, Mean: shape.Mean, Scale: shape.Scale},
+				scoring.OneHot{Columns: g.Categories, Categories: shape.Categories, Unknown: scoring.UnknownIgnored},
+			}
+			a.Pipeline.Model = scoring.LogisticRegression{Coefficients: want.Coefficients, Intercept: want.Intercept}
+			rows := table.subset(want.Rows).Rows
+			a.Reference = scoring.Reference{Rows: rows, Margin: want.Margins, Probability: want.Probabilities}
+			dir := filepath.Join(t.TempDir(), "model")
+			if _, err := scoring.WriteArtefact(dir, *a); err != nil {
+				t.Fatal(err)
+			}
+			m, err := scoring.Load(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var out scoring.Results
+			m.NewScorer(scoring.ScorerConfig{}).Score(rows, &out)
+			worst := 0.0
+			for i, p := range want.Probabilities {
+				worst = max(worst, math.Abs(out.Probability[i]-p)/p)
+			}
+			t.Logf("largest relative difference of a probability: %.2g", worst)
+			if !(worst <= 1e-13) {
+				t.Errorf("a probability is off by %g of itself", worst)
+			}
+		})
+	}
+}
+
 func within(t *testing.T, what string, got, want, tolerance float64) {
 	t.Helper()
 	if !(math.Abs(got-want) <= tolerance*max(1, math.Abs(want))) {
@@ -234,6 +274,41 @@ func TestSameInputGivesTheSameArtefact(t *testing.T) {
 	}
 	if digests[0] != digests[1] || digests[1] == digests[2] {
 		t.Errorf("digests of the seeds 1, 1 and 2: %q", digests)
+	}
+}
+
+// Contributions are measured from the background: over the customers in training they cancel out.
+func TestBackgroundIsThatOfAllCustomersInTraining(t *testing.T) {
+	s, table := telcoTable(t)
+	s.Model.Undersample = 1
+	a, err := Fit(s, table, Provenance{CreatedAt: time.Unix(1, 0), LibraryVersion: "test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(t.TempDir(), "model")
+	if _, err := scoring.WriteArtefact(dir, *a); err != nil {
+		t.Fatal(err)
+	}
+	m, err := scoring.Load(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var training []int
+	for i, customer := range table.Customer {
+		if !s.HeldOut(customer) {
+			training = append(training, i)
+		}
+	}
+	var out scoring.Results
+	m.NewScorer(scoring.ScorerConfig{Contributions: true}).Score(table.subset(training).Rows, &out)
+	sums := make([]float64, len(m.Contract().Inputs))
+	for row := range out.Len() {
+		for i, c := range out.Contributions(row) {
+			sums[i] += c
+		}
+	}
+	for i, sum := range sums {
+		within(t, "mean contribution of "+m.Contract().Inputs[i].Name, sum/float64(out.Len()), 0, 1e-12)
 	}
 }
 
