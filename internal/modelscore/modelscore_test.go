@@ -9,6 +9,7 @@ import (
 	"math"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -18,34 +19,31 @@ import (
 	"github.com/churnstream/churnstream/scoring"
 )
 
-func telcoModel(t testing.TB) *scoring.Model {
-	t.Helper()
+// trained is the artefact of the Telco table, fitted once for all tests.
+var trained = sync.OnceValues(func() (*scoring.Artefact, error) {
 	s, err := train.ParseSpecification(telco.Specification())
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	r, err := telco.CSV()
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	table, err := train.ReadTable(s, r)
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
-	a, err := train.Fit(s, table, train.Provenance{CreatedAt: time.Unix(1, 0)})
+	return train.Fit(s, table, train.Provenance{CreatedAt: time.Unix(1, 0), LibraryVersion: "test"})
+})
+
+func telcoModel(t testing.TB) *scoring.Model {
+	t.Helper()
+	a, err := trained()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return written(t, *a)
-}
-
-func written(t testing.TB, a scoring.Artefact) *scoring.Model {
-	t.Helper()
-	if a.Manifest.Training.LibraryVersion == "" {
-		a.Manifest.Training.LibraryVersion = "test"
-	}
 	dir := filepath.Join(t.TempDir(), "model")
-	if _, err := scoring.WriteArtefact(dir, a); err != nil {
+	if _, err := scoring.WriteArtefact(dir, *a); err != nil {
 		t.Fatal(err)
 	}
 	m, err := scoring.Load(dir)
