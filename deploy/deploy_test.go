@@ -27,7 +27,7 @@ const root = ".."
 
 func TestComposeProjectIsWhole(t *testing.T) {
 	p := project(t)
-	for _, service := range []string{"kafka", "registry", "train", "worker", "customers", "events", "prometheus", "alertmanager", "grafana"} {
+	for _, service := range []string{"kafka", "registry", "prepare", "train", "worker", "events", "prometheus", "alertmanager", "grafana"} {
 		if _, err := p.GetService(service); err != nil {
 			t.Errorf("%v; there are %v", err, p.ServiceNames())
 		}
