@@ -140,3 +140,24 @@ func FuzzResponses(f *testing.F) {
 		}
 	})
 }
+
+func TestWorstPartitionDecidesTheProduceError(t *testing.T) {
+	t.Parallel()
+	for _, order := range [][]int16{{6, 29, 45}, {45, 29, 6}, {29, 6, 45}} {
+		s, _ := sentSession()
+		response := kmsg.NewPtrProduceResponse()
+		response.Version = 12
+		rt := kmsg.NewProduceResponseTopic()
+		rt.Topic = "scores"
+		for partition, code := range order {
+			rp := kmsg.NewProduceResponseTopicPartition()
+			rp.Partition, rp.ErrorCode = int32(partition), code
+			rt.Partitions = append(rt.Partitions, rp)
+		}
+		response.Topics = append(response.Topics, rt)
+		r := kafkawire.Reader{B: response.AppendTo(nil), Flexible: true}
+		if err := s.decodeProduce(&r, 12); !errors.Is(err, kafka.TopicAuthorizationFailed) {
+			t.Errorf("%v: got %v", order, err)
+		}
+	}
+}

@@ -439,7 +439,8 @@ type implicit struct{ spacing spacing }
 func (i *implicit) addPartitions(ctx context.Context, _ time.Time) error { return i.spacing.wait(ctx) }
 func (i *implicit) addGroup(context.Context, time.Time, string) error    { return nil }
 func (i *implicit) produced(first time.Duration)                         { i.spacing.produced(first) }
-func (i *implicit) ended()                                               { i.spacing.transactionEnded(time.Now()) }
+
+func (i *implicit) ended() { i.spacing.transactionEnded(time.Now()) }
 
 // explicit is the older protocol: AddPartitionsToTxn before Produce, AddOffsetsToTxn before TxnOffsetCommit.
 type explicit struct {

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/segmentio/kafka-go"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
@@ -872,5 +874,82 @@ func TestNewTransactionalNamesEveryFault(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), key+":") {
 			t.Errorf("%s is not named in %v", key, err)
 		}
+	}
+}
+
+func TestAbortAsksForANewEpochAsTheOldOwner(t *testing.T) {
+	t.Parallel()
+	cluster := newFake(t)
+	c := connect(t, cluster.ListenAddrs())
+	ctx := c.context()
+	out := c.topic(1)
+	cfg := DefaultConfig()
+	cfg.TransactionVersion = 1
+	cfg.RetryTimeout = 30 * time.Millisecond
+	p := c.transactional(cfg, uniqueName("tx"))
+	mustBegin(t, ctx, p)
+	mustAppend(t, p, out, 0, "v")
+	cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Err: kerr.OutOfOrderSequenceNumber})
+	if err := p.Commit(ctx, Member{}, nil); !errors.Is(err, ErrAbortable) {
+		t.Fatal(err)
+	}
+	old := p.id
+	ends := cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.EndTxn}, Observe: true, Count: -1})
+	asOwner := cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.InitProducerID}, Observe: true, Count: -1, When: func(r kmsg.Request) bool {
+		init, ok := r.(*kmsg.InitProducerIDRequest)
+		return ok && init.ProducerID == old.ID && init.ProducerEpoch == old.Epoch
+	}})
+	loading := cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.InitProducerID}, Err: kerr.CoordinatorLoadInProgress, Count: -1})
+	if err := p.Abort(ctx); !errors.Is(err, ErrAbortable) {
+		t.Fatal(err)
+	}
+	loading.Remove()
+	if err := p.Abort(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if ends.Hits() != 1 {
+		t.Errorf("EndTxn was sent %d times: after the first, our own new epoch may fence it", ends.Hits())
+	}
+	if asOwner.Hits() < 2 || p.id == old {
+		t.Errorf("InitProducerId named the old owner %d times, identity %v after %v", asOwner.Hits(), p.id, old)
+	}
+}
+
+func TestOneProduceRequestGoesToItsLeaderWithinTheSizeLimit(t *testing.T) {
+	t.Parallel()
+	cluster := newFake(t, kfake.NumBrokers(3))
+	c := connect(t, cluster.ListenAddrs())
+	ctx := c.context()
+	out := c.topic(9)
+	cfg := DefaultConfig()
+	cfg.MaxBatchBytes, cfg.MaxRequestBytes = 4<<10, 5<<10
+	reg := prometheus.NewRegistry()
+	cfg.Metrics = NewMetrics(reg)
+	p := c.transactional(cfg, uniqueName("tx"))
+	large := cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Observe: true, Count: -1, When: func(r kmsg.Request) bool {
+		produce, ok := r.(*kmsg.ProduceRequest)
+		if !ok {
+			return false
+		}
+		size := 0
+		for _, topic := range produce.Topics {
+			for _, partition := range topic.Partitions {
+				size += len(partition.Records)
+			}
+		}
+		return size > cfg.MaxRequestBytes
+	}})
+	mustBegin(t, ctx, p)
+	for partition := range int32(9) {
+		mustAppend(t, p, out, partition, strings.Repeat("x", 2000))
+	}
+	if err := p.Commit(ctx, Member{}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if large.Hits() > 0 {
+		t.Errorf("%d requests exceed max_request_bytes", large.Hits())
+	}
+	if n, err := testutil.GatherAndCount(reg, "churnstream_producer_retries_total"); err != nil || n > 0 {
+		t.Errorf("%d kinds of retries, %v: a batch went to a broker that does not lead it", n, err)
 	}
 }
