@@ -146,6 +146,9 @@ func startWorker(t *testing.T, cfg string) *workerProcess {
 	return p
 }
 
+// ready says whether the worker has begun with a partition.
+func ready(p *workerProcess) bool { return strings.Contains(p.log.String(), "partition ready") }
+
 func lastLines(text string, n int) string {
 	var lines []string
 	for s := bufio.NewScanner(strings.NewReader(text)); s.Scan(); {
@@ -307,7 +310,7 @@ func TestExactlyOnceWhenAWorkerIsKilledAndRestarted(t *testing.T) {
 	e := newEnvironment(t)
 	cfg := e.config(t, "")
 	first := startWorker(t, cfg)
-	testkit.Eventually(t, 20*time.Second, func() bool { return strings.Contains(first.log.String(), "partition ready") }, "the first worker owns partitions")
+	testkit.Eventually(t, 20*time.Second, func() bool { return ready(first) }, "the first worker owns partitions")
 	second := startWorker(t, cfg)
 	scores := e.readScores(t)
 	fed := make(chan struct{})
@@ -316,7 +319,7 @@ func TestExactlyOnceWhenAWorkerIsKilledAndRestarted(t *testing.T) {
 		e.feed(t, events, 25_000)
 	}()
 	testkit.Eventually(t, 60*time.Second, func() bool { return scores.count() > events/3 }, "a third of the events are scored")
-	if !strings.Contains(second.log.String(), "partition ready") {
+	if !ready(second) {
 		t.Fatal("the second worker owns nothing, killing it would prove nothing")
 	}
 	if err := second.Process.Kill(); err != nil { // SIGKILL: no drain, no goodbye
@@ -351,4 +354,3 @@ func stopWorker(t *testing.T, p *workerProcess) {
 		t.Error("the worker did not end within 20 s of SIGTERM")
 	}
 }
-

@@ -49,9 +49,11 @@ manifest, model, drift reference and reference rows.
 			if err != nil {
 				return fmt.Errorf("--data %s: %w", data, err)
 			}
-			artefact, err := train.Fit(spec, table, train.Provenance{
-				CreatedAt: time.Now(), LibraryVersion: buildVersion(), GitCommit: train.GitCommit(cmd.Context(), filepath.Dir(specification)),
-			})
+			from := train.Provenance{CreatedAt: time.Now(), LibraryVersion: buildVersion()}
+			if !example { // the embedded specification is this program's own
+				from.GitCommit = train.GitCommit(cmd.Context(), filepath.Dir(specification))
+			}
+			artefact, err := train.Fit(spec, table, from)
 			if err != nil {
 				return err
 			}

@@ -37,7 +37,7 @@ func Probe(ctx context.Context, brokers []string, transport *kafka.Transport, sa
 	for i, t := range topics {
 		names[i] = t.Name
 	}
-	meta, err := metadata(ctx, client, names)
+	meta, err := metadata(ctx, client, names, sasl)
 	if err != nil {
 		return nil, explain(err, brokers, sasl)
 	}
@@ -56,7 +56,7 @@ func Probe(ctx context.Context, brokers []string, transport *kafka.Transport, sa
 	}
 	// The answer to CreateTopics does not mean that every broker knows the topic already.
 	for ctx.Err() == nil {
-		if meta, err = metadata(ctx, client, names); err != nil {
+		if meta, err = metadata(ctx, client, names, sasl); err != nil {
 			return nil, explain(err, brokers, sasl)
 		}
 		if counts, missing, err = partitions(meta, topics); err != nil {
@@ -70,10 +70,14 @@ func Probe(ctx context.Context, brokers []string, transport *kafka.Transport, sa
 	return nil, fmt.Errorf("topic %s was created but has no leader after %v; look at the brokers' logs", missing[0].Name, probeTimeout)
 }
 
+// logins is how often a login is tried whose connection is closed without a word: repeating a wrong password locks
+// accounts.
+const logins = 3
+
 // metadata repeats the request while the cluster is starting or unreachable, until ctx ends: a worker is often started
 // together with its broker.
-func metadata(ctx context.Context, client *kafka.Client, names []string) (*kafka.MetadataResponse, error) {
-	for {
+func metadata(ctx context.Context, client *kafka.Client, names []string, sasl config.SASL) (*kafka.MetadataResponse, error) {
+	for attempt := 1; ; attempt++ {
 		r, err := client.Metadata(ctx, &kafka.MetadataRequest{Topics: names})
 		if err == nil && len(r.Brokers) == 0 {
 			err = kafka.BrokerNotAvailable
@@ -83,7 +87,10 @@ func metadata(ctx context.Context, client *kafka.Client, names []string) (*kafka
 		}
 		var certificate *tls.CertificateVerificationError
 		if errors.Is(err, kafka.SASLAuthenticationFailed) || errors.As(err, &certificate) || strings.Contains(err.Error(), "tls:") {
-			return nil, err // repeating a wrong password locks accounts
+			return nil, err
+		}
+		if sasl.Mechanism != "" && closed(err) && attempt >= logins {
+			return nil, err
 		}
 		last := err
 		if wait(ctx, 250*time.Millisecond); ctx.Err() != nil {
@@ -166,12 +173,19 @@ func explain(err error, brokers []string, sasl config.SASL) error {
 		return fmt.Errorf("brokers %s: nothing listens there: is Kafka running, and is the address right (key brokers)? %w", at, err)
 	case errors.As(err, &dns):
 		return fmt.Errorf("brokers %s: the name cannot be resolved (key brokers): %w", at, err)
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), strings.Contains(err.Error(), "expecting TLS"):
+	case closed(err) && sasl.Mechanism != "":
+		return fmt.Errorf("brokers %s close the connection during the login of user %q by %s: either they refuse the login (check security.sasl.username and the password in security.sasl.password_file) or the port wants TLS (security.tls.enabled): %w", at, sasl.Username, sasl.Mechanism, err)
+	case closed(err), strings.Contains(err.Error(), "expecting TLS"):
 		return fmt.Errorf("brokers %s accept the connection and close it: the port may want TLS or a login (security.tls, security.sasl): %w", at, err)
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &deadline) && deadline.Timeout():
 		return fmt.Errorf("brokers %s did not answer within %v: is it a Kafka port, and does a firewall let it through? %w", at, probeTimeout, err)
 	}
 	return fmt.Errorf("brokers %s: %w", at, err)
+}
+
+// closed says that the broker ended the connection without an answer.
+func closed(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET)
 }
 
 func sortedKeys(m map[string]string) []string {

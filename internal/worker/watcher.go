@@ -102,7 +102,7 @@ func (w *watcher) evaluate(ctx context.Context, population *drift.Population, al
 		if !ok {
 			continue
 		}
-		evaluation := population.Evaluate(at)
+		evaluation := population.Evaluate(at - 1) // the bucket that ends at the watermark
 		alerts := alarms.Step(w.worker.now().UnixMilli(), evaluation)
 		if err := w.publish(ctx, publisher, alerts); err != nil {
 			return err
