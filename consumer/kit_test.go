@@ -19,6 +19,8 @@ import (
 	"github.com/klauspost/compress/snappy"
 	"github.com/klauspost/compress/zstd"
 	"github.com/pierrec/lz4/v4"
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 	"github.com/rs/zerolog"
 	"github.com/segmentio/kafka-go"
 	"github.com/segmentio/kafka-go/protocol"
@@ -42,7 +44,10 @@ func testBrokers(t testing.TB) []string {
 // embedded is for tests that inject faults.
 func embedded(t testing.TB, opts ...kfake.Opt) *kfake.Cluster {
 	t.Helper()
-	c, err := kfake.NewCluster(append([]kfake.Opt{kfake.NumBrokers(1)}, opts...)...)
+	c, err := kfake.NewCluster(append([]kfake.Opt{
+		kfake.NumBrokers(1),
+		kfake.BrokerConfigs(map[string]string{"group.min.session.timeout.ms": "1000"}),
+	}, opts...)...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -362,4 +367,13 @@ func read(t testing.TB, p *Partition, next int64) (values []string) {
 
 func putChecksum(frame []byte) {
 	binary.BigEndian.PutUint32(frame[atChecksum:], crc32.Checksum(frame[atAttributes:], castagnoli))
+}
+
+func counterValue(t testing.TB, c prometheus.Counter) float64 {
+	t.Helper()
+	var m dto.Metric
+	if err := c.Write(&m); err != nil {
+		t.Fatal(err)
+	}
+	return m.GetCounter().GetValue()
 }

@@ -2,6 +2,7 @@ package consumer
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -21,11 +22,17 @@ const retryPause = 50 * time.Millisecond
 func CommittedOffsets(ctx context.Context, client *kafkawire.Client, group string, id Identity, partitions []TopicPartition) (map[TopicPartition]int64, error) {
 	offsets := make(map[TopicPartition]int64, len(partitions))
 	missing := partitions
+	var waitedFor error
 	for len(missing) > 0 {
 		var err error
 		missing, err = committedOnce(ctx, client, group, missing, offsets)
 		if err == nil {
 			continue
+		}
+		if ctx.Err() == nil {
+			waitedFor = err
+		} else if waitedFor != nil { // ctx may end inside a request, which says nothing
+			err = fmt.Errorf("%w; waited for: %w", ctx.Err(), waitedFor)
 		}
 		moved, retriable := kafkawire.Retriable(err)
 		if moved {
@@ -105,7 +112,12 @@ func committedOnce(ctx context.Context, client *kafkawire.Client, group string, 
 					}
 					r.Tags()
 				}
-				if err := kafkawire.Code(r.Int16()); err != nil {
+				switch err := kafkawire.Code(r.Int16()); {
+				case errors.Is(err, kafka.GroupIdNotFound): // nobody has committed yet
+					for _, tp := range partitions {
+						offsets[tp] = -1
+					}
+				case err != nil:
 					return err
 				}
 				if version >= 8 {
