@@ -1,6 +1,7 @@
 package consumer
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -12,8 +13,6 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
-
-	"bytes"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/snappy"
