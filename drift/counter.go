@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/bits"
+	"slices"
 
 	"github.com/churnstream/churnstream/schemas"
 )
@@ -30,9 +31,10 @@ type numberColumn struct {
 }
 
 type categoryColumn struct {
-	column          int
-	unseen, missing int // counted from the profile's first place, as the values of places
-	places          categoryTable
+	column  int
+	index   *schemas.CategoryIndex // the profile's categories, then its rest
+	places  []int                  // of each position of index, and of what is unseen; counted from the profile's first
+	missing int                    // likewise
 }
 
 type booleanColumn struct{ column, first int }
@@ -58,7 +60,11 @@ func newCounter(p *Profile, contract schemas.Contract) (*counter, error) {
 		}
 		switch f.Kind {
 		case schemas.Category:
-			c.categories = append(c.categories, newCategoryColumn(f, column))
+			categories, err := newCategoryColumn(f, column)
+			if err != nil {
+				return nil, fmt.Errorf("the profile's feature %q: %w", f.Name, err)
+			}
+			c.categories = append(c.categories, categories)
 		case schemas.Boolean:
 			c.booleans = append(c.booleans, booleanColumn{column: column, first: f.first})
 		default:
@@ -88,21 +94,26 @@ func newNumberColumn(f *Feature, column int) numberColumn {
 	return c
 }
 
-func newCategoryColumn(f *Feature, column int) categoryColumn {
-	c := categoryColumn{column: column, places: newCategoryTable(len(f.Categories) + len(f.Rest))}
+func newCategoryColumn(f *Feature, column int) (categoryColumn, error) {
+	index, err := schemas.NewCategoryIndex(slices.Concat(f.Categories, f.Rest))
+	if err != nil {
+		return categoryColumn{}, err
+	}
+	c := categoryColumn{column: column, index: index, places: make([]int, 0, index.Len()+1)}
 	next := f.first
-	for _, category := range f.Categories {
-		c.places.add(category, next)
+	for range f.Categories {
+		c.places = append(c.places, next)
 		next++
 	}
-	for _, category := range f.Rest {
-		c.places.add(category, next)
+	for range f.Rest {
+		c.places = append(c.places, next)
 	}
 	if len(f.Rest) > 0 {
 		next++
 	}
-	c.unseen, c.missing = next, next+1
-	return c
+	c.places = append(c.places, next)
+	c.missing = next + 1
+	return c, nil
 }
 
 // count adds one event to counts, which has the profile's places. It does not allocate.
@@ -167,10 +178,7 @@ func (c *categoryColumn) place(v []byte) int {
 	if v == nil {
 		return c.missing
 	}
-	if place := c.places.find(v); place >= 0 {
-		return place
-	}
-	return c.unseen
+	return c.places[c.index.Lookup(v)]
 }
 
 // orderedBits maps floats, NaN aside, to integers of the same order; both zeros are one.

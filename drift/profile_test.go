@@ -250,25 +250,6 @@ func TestCounterPutsEveryNumberIntoTheBinOfItsLabel(t *testing.T) {
 	})
 }
 
-func TestCategoryTableFindsWhatItHoldsAndNothingElse(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		text := rapid.OneOf(rapid.String(), rapid.StringMatching(`[ab]{0,20}`))
-		names := rapid.SliceOfDistinct(text, rapid.ID[string]).Draw(t, "names")
-		table := newCategoryTable(len(names))
-		for i, name := range names {
-			table.add(name, i)
-		}
-		for i, name := range names {
-			if got := table.find([]byte(name)); got != i {
-				t.Fatalf("%q: %d, want %d", name, got, i)
-			}
-		}
-		if other := text.Draw(t, "other"); !slices.Contains(names, other) && table.find([]byte(other)) != -1 {
-			t.Fatalf("%q was never added", other)
-		}
-	})
-}
-
 func TestCounterRefusesAProfileOfAnotherContract(t *testing.T) {
 	profile, contract := telcoProfile(t)
 	_, err := NewAccumulator(profile, schemas.Contract{Inputs: contract.Inputs[1:]}, DefaultWindowConfig(), source, nil)

@@ -10,9 +10,3 @@ func CompileForTest(p *Pipeline, contract schemas.Contract) (*Model, error) {
 	}
 	return &Model{manifest: Manifest{Inputs: contract.Inputs}, pipeline: p, engine: engine}, nil
 }
-
-// NewCategoryIndexForTest returns the look-up of a category index.
-func NewCategoryIndexForTest(categories []string) (code func([]byte) int, err error) {
-	x, err := newCategoryIndex(categories)
-	return x.code, err
-}

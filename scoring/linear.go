@@ -31,7 +31,7 @@ type inputState struct {
 	name     string
 	nullable bool
 	category bool
-	encoding *categoryIndex // of a category that a feature reads
+	encoding *schemas.CategoryIndex // of a category that a feature reads
 }
 
 // Codes of a numeric term; those of a category term are positions in its tables.
@@ -57,7 +57,7 @@ type numberTerm struct {
 // indexed by the code of the value: the position in the list of categories, then unseen, then
 // missing.
 type categoryTerm struct {
-	index         categoryIndex
+	index         *schemas.CategoryIndex
 	weights       []float64 // added to the margin; 0 for unseen and missing
 	contributions []float64 // weight - Σ coefficient·background of the input's columns
 	labels        []string
@@ -107,7 +107,7 @@ func compileLinear(contract schemas.Contract, columns []column, features []strin
 			e.categories = append(e.categories, term)
 		}
 		t := &e.categories[at]
-		code := t.index.code([]byte(c.value))
+		code := t.index.Lookup([]byte(c.value))
 		t.weights[code] = w
 		for k := range t.contributions {
 			t.contributions[k] -= offset
@@ -116,7 +116,7 @@ func compileLinear(contract schemas.Contract, columns []column, features []strin
 	}
 	for i := range e.categories {
 		t := &e.categories[i]
-		e.inputs[t.input].encoding = &t.index
+		e.inputs[t.input].encoding = t.index
 	}
 	for i, u := range used {
 		if !u {
@@ -127,7 +127,7 @@ func compileLinear(contract schemas.Contract, columns []column, features []strin
 }
 
 func newCategoryTerm(input string, c column) (categoryTerm, error) {
-	index, err := newCategoryIndex(c.categories)
+	index, err := schemas.NewCategoryIndex(c.categories)
 	if err != nil {
 		return categoryTerm{}, fmt.Errorf("input %q: %w", input, err)
 	}
@@ -219,7 +219,7 @@ func (e *linear) finish(margin float64, irregular bool, numbers []float64, categ
 		t := &e.categories[i]
 		code := t.missing()
 		if value := categories[t.input]; value != nil {
-			code = t.index.code(value)
+			code = t.index.Lookup(value)
 		}
 		if code >= t.unseen() {
 			irregular = true
@@ -252,7 +252,7 @@ func (e *linear) explain(numbers []float64, categories [][]byte, contributions [
 		value := categories[t.input]
 		code := t.missing()
 		if value != nil {
-			code = t.index.code(value)
+			code = t.index.Lookup(value)
 		}
 		if code >= t.unseen() {
 			irregular = true

@@ -177,7 +177,7 @@ func (s *Scorer) note(numbers []float64, categories [][]byte, out *Results) (sco
 		if in.missing(numbers[i], categories[i]) {
 			out.missing = append(out.missing, in.name)
 			scorable = scorable && in.nullable
-		} else if in.encoding != nil && in.encoding.code(categories[i]) == len(in.encoding.values) {
+		} else if in.encoding != nil && in.encoding.Lookup(categories[i]) == in.encoding.Len() {
 			out.unseen = append(out.unseen, in.name)
 		}
 	}

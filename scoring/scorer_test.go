@@ -253,41 +253,6 @@ func cmpFloat(a, b float64) int {
 	return 1
 }
 
-func TestCategoryIndexFindsExactlyItsCategories(t *testing.T) {
-	sharedEnds := make([]string, 40) // as bad as it gets: the same length, start and end
-	for i := range sharedEnds {
-		sharedEnds[i] = fmt.Sprintf("abcdefgh%02dabcdefgh", i)
-	}
-	many := make([]string, 5000)
-	for i := range many {
-		many[i] = fmt.Sprintf("city-%d", i*7)
-	}
-	for name, list := range map[string][]string{
-		"one": {"a"}, "empty text": {"", "a"}, "prefixes": {"a", "aa", "aaa", "aaaa", "aaaaaaaa", "aaaaaaaaa"},
-		"shared ends": sharedEnds, "many": many,
-	} {
-		t.Run(name, func(t *testing.T) {
-			index, err := scoring.NewCategoryIndexForTest(list)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for want, value := range list {
-				if got := index([]byte(value)); got != want {
-					t.Errorf("%q has code %d, want %d", value, got, want)
-				}
-				for _, other := range []string{value + "x", "x" + value, strings.ToUpper(value) + "\x00"} {
-					if got := index([]byte(other)); got != len(list) && !slices.Contains(list, other) {
-						t.Errorf("%q has code %d, want unseen", other, got)
-					}
-				}
-			}
-		})
-	}
-	if _, err := scoring.NewCategoryIndexForTest([]string{"a", "b", "a"}); err == nil {
-		t.Error("a category listed twice was taken")
-	}
-}
-
 func TestScoreDoesNotAllocate(t *testing.T) {
 	m, rows := mixedModel(t, 12, 8)
 	scorer := m.NewScorer(scoring.ScorerConfig{Reasons: 3, Contributions: true})
@@ -362,35 +327,4 @@ func BenchmarkScore(b *testing.B) {
 			})
 		}
 	}
-}
-
-func BenchmarkCategoryIndex(b *testing.B) {
-	list := []string{"Month-to-month", "One year", "Two year", "No internet service"}
-	index, err := scoring.NewCategoryIndexForTest(list)
-	if err != nil {
-		b.Fatal(err)
-	}
-	byText := map[string]int{}
-	values := make([][]byte, 64)
-	for i := range values {
-		k := rand.IntN(len(list))
-		values[i], byText[list[k]] = []byte(list[k]), k
-	}
-	b.Run("index", func(b *testing.B) {
-		for b.Loop() {
-			for _, v := range values {
-				index(v)
-			}
-		}
-		b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*len(values)), "ns/value")
-	})
-	b.Run("map", func(b *testing.B) {
-		sum := 0
-		for b.Loop() {
-			for _, v := range values {
-				sum += byText[string(v)]
-			}
-		}
-		b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*len(values)), "ns/value")
-	})
 }
