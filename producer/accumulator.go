@@ -134,6 +134,35 @@ func (a *accumulator) inDoubt() bool {
 	return slices.ContainsFunc(a.touched, func(p *partitionBuffer) bool { return p.inDoubt })
 }
 
+// takeFrom moves the records of another accumulator behind its own, in order, and gives it as much empty memory in
+// exchange. A batch that fits behind the last one of its partition is joined to it; the others change hands as they are.
+func (a *accumulator) takeFrom(from *accumulator) {
+	for _, p := range from.touched {
+		t := a.topic(p.topic.name)
+		if t == nil {
+			t = a.learn(p.topic.name, p.topic.count)
+		}
+		t.count = max(t.count, p.topic.count)
+		to, err := t.buffer(p.partition)
+		if err != nil {
+			panic("BUG: " + err.Error()) // the count was just raised to the unit's own
+		}
+		if len(to.batches) == 0 {
+			a.touched = append(a.touched, to)
+		}
+		for i, b := range p.batches {
+			if n := len(to.batches); n > 0 && to.batches[n-1].joinable(b, a.maxBatchBytes) {
+				to.batches[n-1].join(b)
+				continue
+			}
+			to.batches = append(to.batches, b)
+			p.batches[i] = a.batch()
+		}
+	}
+	a.records += from.records
+	from.reset()
+}
+
 // reset drops the unit and keeps sequences and memory.
 func (a *accumulator) reset() {
 	for _, p := range a.touched {

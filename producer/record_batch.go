@@ -97,6 +97,40 @@ func (b *RecordBatch) Append(r *Record) {
 	b.count++
 }
 
+// joinable says whether all records of other fit behind those of b within limit bytes. Neither is compressed yet.
+func (b *RecordBatch) joinable(other *RecordBatch, limit int) bool {
+	// Of a record, at most: its time delta, offset delta and length may each need more bytes.
+	const growth = binary.MaxVarintLen64 + 2*binary.MaxVarintLen32
+	return b.Size()+len(other.plain)+growth*other.Len() <= limit
+}
+
+// join appends the records of other, whose encodings differ in their deltas only.
+func (b *RecordBatch) join(other *RecordBatch) {
+	if b.count == 0 {
+		b.Reset()
+		b.firstTime, b.maxTime = other.firstTime, other.maxTime
+	}
+	b.maxTime = max(b.maxTime, other.maxTime)
+	d := b.plain
+	for rest := other.plain[batchHeaderBytes:]; len(rest) > 0; {
+		size, n := binary.Varint(rest)
+		record := rest[n : n+int(size)]
+		rest = rest[n+int(size):]
+		timeDelta, timeBytes := binary.Varint(record[1:]) // behind the attributes
+		_, offsetBytes := binary.Varint(record[1+timeBytes:])
+		tail := record[1+timeBytes+offsetBytes:]
+		timeDelta += other.firstTime - b.firstTime
+		offsetDelta := int64(b.count)
+		d = binary.AppendVarint(d, int64(1+varintSize(timeDelta)+varintSize(offsetDelta)+len(tail)))
+		d = append(d, record[0])
+		d = binary.AppendVarint(d, timeDelta)
+		d = binary.AppendVarint(d, offsetDelta)
+		d = append(d, tail...)
+		b.count++
+	}
+	b.plain = d
+}
+
 // Compress packs the records with c's codec. A batch that would grow stays as it is. Nothing may be appended
 // between Compress and Reset.
 func (b *RecordBatch) Compress(c *Compressor) error {

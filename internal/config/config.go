@@ -110,6 +110,7 @@ type Produce struct {
 	MaxBatchBytes       int      `yaml:"max_batch_bytes"`
 	TransactionTimeout  Duration `yaml:"transaction_timeout"`
 	TransactionalPrefix string   `yaml:"transactional_id_prefix"` // empty: the group id
+	Transactions        string   `yaml:"transactions"`            // partition: one a partition; worker: one for all of a worker's partitions
 }
 
 // Reasons says how many contributions each score carries.
@@ -195,6 +196,7 @@ func Default() Config {
 			Compression:        "lz4",
 			MaxBatchBytes:      1_000_000,
 			TransactionTimeout: Duration(10 * time.Second),
+			Transactions:       "worker",
 		},
 		Reasons: Reasons{Top: 3},
 		Drift: Drift{

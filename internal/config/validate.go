@@ -114,6 +114,7 @@ func (c *Config) checkTransport(k *checker) {
 	p := c.Produce
 	k.oneOf("produce.compression", p.Compression, "none", "lz4", "snappy", "zstd", "gzip")
 	k.check(p.MaxBatchBytes >= 16<<10 && p.MaxBatchBytes <= 64<<20, "produce.max_batch_bytes", "%d is outside 16384 to 67108864", p.MaxBatchBytes)
+	k.oneOf("produce.transactions", p.Transactions, "partition", "worker")
 	k.between("produce.transaction_timeout", p.TransactionTimeout, Duration(time.Second), Duration(15*time.Minute))
 }
 

@@ -1,13 +1,17 @@
 package worker
 
 import (
+	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/churnstream/churnstream/consumer"
 	"github.com/churnstream/churnstream/internal/config"
 	"github.com/churnstream/churnstream/internal/connect"
+	"github.com/churnstream/churnstream/internal/kafkawire"
 	"github.com/churnstream/churnstream/producer"
 	"github.com/churnstream/churnstream/schemas"
 )
@@ -79,8 +83,9 @@ func fetchConfig(cfg config.Config, metrics *consumer.Metrics) consumer.FetchCon
 	return f
 }
 
-func groupConfig(cfg config.Config) consumer.GroupConfig {
+func groupConfig(cfg config.Config, metrics *consumer.Metrics) consumer.GroupConfig {
 	g := consumer.DefaultGroupConfig()
+	g.Metrics = metrics
 	g.Group = cfg.Group.ID
 	g.InstanceID = cfg.Group.InstanceID
 	g.Topics = []string{cfg.Topics.Events}
@@ -101,15 +106,36 @@ func producerConfig(cfg config.Config, metrics *producer.Metrics) (producer.Conf
 	return p, nil
 }
 
-// newPublisher gives the publisher of the configured guarantee. The transactional id names what is owned, so that a new
-// owner fences the old one.
-func (w *Worker) newPublisher(owned string) (producer.Publisher, error) {
+// newPublisher gives the publisher of a partition with the configured guarantee.
+func (w *Worker) newPublisher(source consumer.TopicPartition) (producer.Publisher, error) {
+	if w.shared != nil {
+		return w.shared.Publisher()
+	}
+	// The transactional id names what is owned, so that a new owner fences the old one.
+	return w.newOwnPublisher(fmt.Sprintf("%s-%d", source.Topic, source.Partition))
+}
+
+// newOwnPublisher gives a publisher whose transactions are its own.
+func (w *Worker) newOwnPublisher(id string) (producer.Publisher, error) {
 	if w.cfg.Delivery == config.AtLeastOnce {
 		return producer.NewIdempotent(w.producing, w.client)
 	}
-	prefix := w.cfg.Produce.TransactionalPrefix
-	if prefix == "" {
-		prefix = w.cfg.Group.ID
+	return producer.NewTransactional(w.producing, w.client, transactionalPrefix(w.cfg)+"-"+id)
+}
+
+// newShared gives the producer of all of this worker's partitions, or nil where each has its own. Under the instance id
+// a restarted worker ends at once what it left open; without one, the transaction timeout does.
+func newShared(cfg config.Config, producing producer.Config, client *kafkawire.Client) (*producer.Shared, error) {
+	if cfg.Delivery != config.ExactlyOnce || cfg.Produce.Transactions != "worker" {
+		return nil, nil //nolint:nilnil // no shared producer is one of the two ways
 	}
-	return producer.NewTransactional(w.producing, w.client, prefix+"-"+owned)
+	instance := cfg.Group.InstanceID
+	if instance == "" {
+		instance = strings.ToLower(rand.Text()[:12])
+	}
+	return producer.NewShared(producing, client, transactionalPrefix(cfg)+"-"+instance)
+}
+
+func transactionalPrefix(cfg config.Config) string {
+	return cmp.Or(cfg.Produce.TransactionalPrefix, cfg.Group.ID)
 }

@@ -28,7 +28,8 @@ type task struct {
 	worker *Worker
 	source consumer.TopicPartition
 	log    zerolog.Logger
-	phase  phase // what it does now, for the probes
+	phase  phase  // what it does now, for the probes
+	inHand inHand // likewise: how far it has come
 
 	publisher producer.Publisher
 	decoder   *schemas.Decoder
@@ -67,6 +68,8 @@ func newTask(w *Worker, source consumer.TopicPartition, log zerolog.Logger) *tas
 		},
 		tally: tally{deadLetters: map[schemas.ErrorClass]int{}, missing: map[string]int{}, unseen: map[string]int{}},
 	}
+	t.phase.set(stepStarting, w.now())
+	t.inHand.none()
 	return t
 }
 
@@ -101,25 +104,26 @@ func (t *task) run(fetch, work context.Context) error {
 // them, then process batch after batch.
 func (t *task) own(fetch, work context.Context) (progressed bool, err error) {
 	t.phase.set(stepStarting, t.worker.now())
-	if t.publisher, err = t.worker.newPublisher(fmt.Sprintf("%s-%d", t.source.Topic, t.source.Partition)); err != nil {
+	if t.publisher, err = t.worker.newPublisher(t.source); err != nil {
 		return false, err
 	}
 	defer t.publisher.Close()
-	if err := t.publisher.Begin(work); err != nil {
+	// Nothing is in hand yet, so a drain need not wait for any of this.
+	if err := t.publisher.Begin(fetch); err != nil {
 		return false, err
 	}
-	t.phase.set(stepStarting, t.worker.now())
-	offsets, err := consumer.CommittedOffsets(work, t.worker.client, t.worker.cfg.Group.ID, t.worker.membership.Identity(), []consumer.TopicPartition{t.source})
+	offsets, err := consumer.CommittedOffsets(fetch, t.worker.client, t.worker.cfg.Group.ID, t.worker.membership.Identity(), []consumer.TopicPartition{t.source})
 	if err != nil {
 		return false, err
 	}
 	if t.worker.cfg.Drift.Enabled {
-		if t.counts, err = t.worker.newCounts(work, t.source); err != nil {
+		if t.counts, err = t.worker.newCounts(fetch, t.source); err != nil {
 			return false, err
 		}
 	}
 	partition := t.worker.fetcher.Open(t.source, offsets[t.source])
 	defer partition.Close()
+	t.inHand.none()
 	t.log.Info().Int64("offset", offsets[t.source]).Msg("partition ready")
 	for {
 		t.phase.set(stepIdle, t.worker.now())
@@ -137,11 +141,11 @@ func (t *task) own(fetch, work context.Context) (progressed bool, err error) {
 	}
 }
 
-// process is the life of one batch: decode → score → append outputs → end the transaction → observe.
+// process is the life of one batch: decode → score → append outputs → end the transaction → observe. A batch without
+// records (markers, an aborted transaction, compacted offsets) moves the committed offset all the same: whoever looks at
+// the group from outside must not see a lag that never goes away.
 func (t *task) process(fetch, work context.Context, batch *consumer.Batch) error {
-	if len(batch.Records) == 0 { // only markers or compacted offsets: the next commit covers them
-		return nil
-	}
+	t.inHand.take(batch)
 	var clock stopwatch
 	clock.start()
 	if t.counts != nil {
@@ -169,6 +173,7 @@ func (t *task) process(fetch, work context.Context, batch *consumer.Batch) error
 		return err
 	}
 	clock.lap(stageCommit)
+	t.inHand.done(batch)
 	t.worker.metrics.stages.observe(&clock)
 	t.observe(batch)
 	return nil
@@ -233,7 +238,14 @@ func (t *task) appendScores(chunk []consumer.Record) error {
 		t.value = s.AppendAvro(schemas.AppendFrame(t.value[:0], t.worker.schemaIDs.score))
 		t.out = producer.Record{Topic: t.worker.cfg.Topics.Scores, Partition: byKey, Timestamp: r.Timestamp, Key: r.Key, Value: t.value}
 		if err := t.publisher.Append(&t.out); err != nil {
-			return err
+			var large *producer.RecordTooLargeError
+			if !errors.As(err, &large) { // else the customer id: nothing else of a score is the event's
+				return err
+			}
+			if err := t.appendDeadLetter(r, &schemas.RecordError{Class: schemas.OutOfRange, Path: "key", Err: large}); err != nil {
+				return err
+			}
+			continue
 		}
 		t.tally.add(s)
 		if t.counts != nil {
@@ -265,9 +277,11 @@ func (t *task) appendCounts() error {
 }
 
 // commit ends the transaction with the offset of the next event. When the group moved on meanwhile, the same transaction
-// goes on under the new identity, unless the partition was taken away.
+// goes on under the new identity, unless the partition was taken away. A group that is still handing out partitions
+// refuses commits of its current generation too (REBALANCE_IN_PROGRESS), so the wait is not for a change alone.
 func (t *task) commit(ctx context.Context, next int64) error {
 	offsets := []producer.Offset{{Topic: t.source.Topic, Partition: t.source.Partition, Offset: next}}
+	deadline := time.Now().Add(t.worker.cfg.Group.SessionTimeout.Std())
 	for {
 		changed := t.worker.membership.Changed()
 		id := t.worker.membership.Identity()
@@ -276,23 +290,33 @@ func (t *task) commit(ctx context.Context, next int64) error {
 		if !errors.Is(err, producer.ErrStaleMember) {
 			return err
 		}
-		t.log.Info().Int32("generation", id.Generation).Msg("the group moved on during a commit; waiting for the new generation")
+		if time.Now().After(deadline) {
+			return fmt.Errorf("the group accepts no commit for longer than the session timeout (%w): %w", err, producer.ErrAbortable)
+		}
+		t.log.Info().Err(err).Int32("generation", id.Generation).Msg("the group is moving on during a commit; going on with it")
+		pause := time.NewTimer(settling)
 		select {
 		case <-changed:
+		case <-pause.C:
 		case <-ctx.Done():
+		}
+		pause.Stop()
+		if ctx.Err() != nil {
 			return ctx.Err()
-		case <-time.After(t.worker.cfg.Group.SessionTimeout.Std()):
-			return fmt.Errorf("no new generation within the session timeout: %w", producer.ErrAbortable)
 		}
 	}
 }
+
+// settling is the pause before a refused commit is tried again with the same identity.
+const settling = 50 * time.Millisecond
+
 
 // observe makes visible what the committed batch did: statistics and metrics never count what was rolled back.
 func (t *task) observe(batch *consumer.Batch) {
 	if t.counts != nil {
 		t.counts.Commit()
 	}
-	t.worker.metrics.observe(t.source, batch, &t.tally, t.worker.now())
+	t.worker.metrics.observe(batch, &t.tally, t.worker.now())
 	t.tally.reset()
 }
 

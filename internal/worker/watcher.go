@@ -3,8 +3,6 @@ package worker
 import (
 	"context"
 	"errors"
-	"fmt"
-	"sync"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -28,9 +26,11 @@ func newWatcher(w *Worker) *watcher {
 }
 
 // run watches until fetch ends. Whatever interrupts it, it begins again: the topics hold all of its state.
-func (w *watcher) run(fetch, _ context.Context) error {
+func (w *watcher) run(fetch, work context.Context) error {
 	for attempt := 0; ; attempt++ {
-		err := w.watch(fetch)
+		err := w.worker.reading(fetch, func(fetch context.Context, fetcher *consumer.Fetcher) error {
+			return w.watch(fetch, work, fetcher)
+		})
 		if fetch.Err() != nil {
 			return nil
 		}
@@ -39,27 +39,24 @@ func (w *watcher) run(fetch, _ context.Context) error {
 	}
 }
 
-func (w *watcher) watch(ctx context.Context) error {
+func (w *watcher) watch(fetch, work context.Context, fetcher *consumer.Fetcher) error {
 	population, alarms, err := w.worker.newPopulation()
 	if err != nil {
 		return err
 	}
-	publisher, err := w.worker.newPublisher("drift-alerts")
+	publisher, err := w.worker.newOwnPublisher("drift-alerts")
 	if err != nil {
 		return err
 	}
 	defer publisher.Close()
-	if err := publisher.Begin(ctx); err != nil {
+	if err := publisher.Begin(fetch); err != nil {
 		return err
 	}
-	if err := w.restoreAlarms(ctx, alarms); err != nil {
+	if err := w.restoreAlarms(fetch, fetcher, alarms); err != nil {
 		return err
 	}
-	var mu sync.Mutex // guards nothing but the decoder's reused state
 	var state schemas.DriftState
-	apply := func(b *consumer.Batch) error {
-		mu.Lock()
-		defer mu.Unlock()
+	apply := func(b *consumer.Batch) error { // called by one goroutine at a time
 		for i := range b.Records {
 			if err := decodeState(&b.Records[i], &state); err != nil {
 				w.log.Error().Err(err).Int64("offset", b.Records[i].Offset).Msg("a drift state cannot be read and does not count")
@@ -71,31 +68,30 @@ func (w *watcher) watch(ctx context.Context) error {
 		}
 		return nil
 	}
-	starts, err := tail.ReadTopic(ctx, w.worker.client, w.worker.fetcher, w.worker.cfg.Topics.DriftState, apply)
+	starts, err := tail.ReadTopic(fetch, w.worker.client, fetcher, w.worker.cfg.Topics.DriftState, apply)
 	if err != nil {
 		return err
 	}
 	w.log.Info().Msg("watching the population for drift")
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
+	fetch, stop := context.WithCancel(fetch)
 	followed := make(chan error, 1)
-	go func() { followed <- tail.Follow(ctx, w.worker.fetcher, starts, apply) }()
-	err = w.evaluate(ctx, population, alarms, publisher, followed)
+	go func() {
+		defer stop() // the states can no longer be followed
+		followed <- tail.Follow(fetch, fetcher, starts, apply)
+	}()
+	err = w.evaluate(fetch, work, population, alarms, publisher)
 	stop()
 	return errors.Join(err, <-followed)
 }
 
-// evaluate judges the window once an interval until ctx ends or the states can no longer be followed.
-func (w *watcher) evaluate(ctx context.Context, population *drift.Population, alarms *drift.Alarms, publisher producer.Publisher, followed chan error) error {
+// evaluate judges the window once an interval until fetch ends; alerts in hand are published even then.
+func (w *watcher) evaluate(fetch, work context.Context, population *drift.Population, alarms *drift.Alarms, publisher producer.Publisher) error {
 	tick := time.NewTicker(w.worker.cfg.Drift.EvaluateEvery.Std())
 	defer tick.Stop()
 	for {
 		select {
-		case <-ctx.Done():
+		case <-fetch.Done():
 			return nil
-		case err := <-followed:
-			followed <- nil
-			return fmt.Errorf("follow the drift states: %w", err)
 		case <-tick.C:
 		}
 		at, ok := population.Watermark()
@@ -104,7 +100,7 @@ func (w *watcher) evaluate(ctx context.Context, population *drift.Population, al
 		}
 		evaluation := population.Evaluate(at - 1) // the bucket that ends at the watermark
 		alerts := alarms.Step(w.worker.now().UnixMilli(), evaluation)
-		if err := w.publish(ctx, publisher, alerts); err != nil {
+		if err := w.publish(work, publisher, alerts); err != nil {
 			return err
 		}
 		w.worker.driftMetrics.Report(evaluation, alarms)
@@ -141,8 +137,8 @@ func (w *watcher) publish(ctx context.Context, publisher producer.Publisher, ale
 }
 
 // restoreAlarms takes over which alarms are on.
-func (w *watcher) restoreAlarms(ctx context.Context, alarms *drift.Alarms) error {
-	_, err := tail.ReadTopic(ctx, w.worker.client, w.worker.fetcher, w.worker.cfg.Topics.DriftAlerts, func(b *consumer.Batch) error {
+func (w *watcher) restoreAlarms(ctx context.Context, fetcher *consumer.Fetcher, alarms *drift.Alarms) error {
+	_, err := tail.ReadTopic(ctx, w.worker.client, fetcher, w.worker.cfg.Topics.DriftAlerts, func(b *consumer.Batch) error {
 		for i := range b.Records {
 			var alert schemas.DriftAlert
 			_, body, err := schemas.SplitFrame(b.Records[i].Value)
@@ -182,19 +178,22 @@ func (w *Worker) newCounts(ctx context.Context, source consumer.TopicPartition) 
 	}
 	states := consumer.TopicPartition{Topic: w.cfg.Topics.DriftState, Partition: w.statePartition(source.Partition)}
 	var state schemas.DriftState
-	_, err = tail.ReadPartition(ctx, w.client, w.fetcher, states, func(b *consumer.Batch) error {
+	restore := func(b *consumer.Batch) error {
 		for i := range b.Records {
 			err := decodeState(&b.Records[i], &state)
 			if err == nil {
 				err = counts.Restore(&state)
 			}
-			if err != nil {
-				return fmt.Errorf("restore drift statistics from %s/%d@%d: %w", states.Topic, states.Partition, b.Records[i].Offset, err)
+			if err != nil { // not written by a worker: it must not stop the scores
+				w.log.Error().Err(err).Int32("partition", states.Partition).Int64("offset", b.Records[i].Offset).Msg("a drift state cannot be restored and does not count")
 			}
 		}
 		return nil
+	}
+	return counts, w.reading(ctx, func(ctx context.Context, fetcher *consumer.Fetcher) error {
+		_, err := tail.ReadPartition(ctx, w.client, fetcher, states, restore)
+		return err
 	})
-	return counts, err
 }
 
 // statePartition is where the counts of an input partition are kept.

@@ -54,10 +54,12 @@ type Worker struct {
 
 	transport    *kafka.Transport
 	client       *kafkawire.Client
-	fetcher      *consumer.Fetcher
+	fetching     consumer.FetchConfig
+	fetcher      *consumer.Fetcher // of the events; see reading for other topics
 	membership   consumer.Membership
 	metrics      *metrics
 	producing    producer.Config
+	shared       *producer.Shared // nil: each partition has a producer of its own
 	driftMetrics *drift.Metrics
 	decoder      *schemas.Decoder // cloned by each task: compiled schemas are shared
 
@@ -71,7 +73,6 @@ type Worker struct {
 	mu      sync.Mutex
 	tasks   map[consumer.TopicPartition]*ownedTask
 	watcher *ownedTask // evaluates drift while partition 0 is ours
-	joined  bool
 }
 
 // schemaIDs are the registry's ids of the published contracts.
@@ -108,14 +109,20 @@ func New(cfg config.Config, deps Dependencies) (*Worker, error) {
 	if w.decoder, err = schemas.NewDecoder(w.model.Contract(), w.registry); err != nil {
 		return nil, fmt.Errorf("model %s: %w", w.model.Name(), err)
 	}
-	if w.fetcher, err = consumer.NewFetcher(fetchConfig(cfg, consumer.NewMetrics(deps.Metrics)), w.client, w.log); err != nil {
+	consuming := consumer.NewMetrics(deps.Metrics)
+	w.fetching = fetchConfig(cfg, consuming)
+	if w.fetcher, err = consumer.NewFetcher(w.fetching, w.client, w.log); err != nil {
 		return nil, err
 	}
-	if w.membership, err = consumer.NewClassicMembership(groupConfig(cfg), w.client, w, w.log); err != nil {
+	if w.membership, err = consumer.NewClassicMembership(groupConfig(cfg, consuming), w.client, w, w.log); err != nil {
 		return nil, err
 	}
 	w.metrics = newMetrics(deps.Metrics, w.model)
+	deps.Metrics.MustRegister(newOwnership(w.progress))
 	if w.producing, err = producerConfig(cfg, producer.NewMetrics(deps.Metrics)); err != nil {
+		return nil, err
+	}
+	if w.shared, err = newShared(cfg, w.producing, w.client); err != nil {
 		return nil, err
 	}
 	if cfg.Drift.Enabled {
@@ -139,12 +146,16 @@ func (w *Worker) Run(ctx context.Context) error {
 	member, leave := context.WithCancel(ctx) // ends by shutdown, or because a task failed
 	defer leave()
 	context.AfterFunc(w.work, leave)
-	context.AfterFunc(ctx, func() {
+	stopDrain := context.AfterFunc(ctx, func() {
 		w.log.Info().Dur("grace", w.cfg.Shutdown.Grace.Std()).Msg("draining")
 		time.AfterFunc(w.cfg.Shutdown.Grace.Std(), abandon)
 	})
+	defer stopDrain()
 
 	w.group.Go(func() error { return w.fetcher.Run(w.work) })
+	if w.shared != nil {
+		w.group.Go(func() error { return w.shared.Run(w.work) })
+	}
 	w.group.Go(func() error {
 		defer abandon() // the partitions are given back: the fetcher may end
 		return w.membership.Run(member)
@@ -173,7 +184,6 @@ func (w *Worker) Assigned(partitions []consumer.TopicPartition) {
 	for _, p := range partitions {
 		w.start(p)
 	}
-	w.settled()
 }
 
 // Revoked returns once the partitions' batches in hand are committed.
@@ -234,15 +244,19 @@ func (w *Worker) stop(partitions []consumer.TopicPartition, how func(*ownedTask)
 	for _, t := range ending {
 		<-t.done
 	}
-	for _, p := range partitions {
-		w.metrics.forget(p)
-	}
-	w.settled()
 }
 
-func (w *Worker) settled() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.joined = true
-	w.metrics.owned.Set(float64(len(w.tasks)))
+// reading runs fn with a fetcher of its own: a fetcher cannot read a partition twice at a time, but several tasks and the
+// watcher may want the same partition of the state topic.
+func (w *Worker) reading(ctx context.Context, fn func(context.Context, *consumer.Fetcher) error) error {
+	fetcher, err := consumer.NewFetcher(w.fetching, w.client, w.log)
+	if err != nil {
+		return err
+	}
+	ctx, stop := context.WithCancel(ctx)
+	running := make(chan error, 1)
+	go func() { running <- fetcher.Run(ctx) }()
+	err = fn(ctx, fetcher)
+	stop()
+	return errors.Join(err, <-running)
 }
