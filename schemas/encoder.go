@@ -3,9 +3,6 @@ package schemas
 import (
 	"fmt"
 	"math"
-	"strconv"
-	"strings"
-	"time"
 	"unicode/utf8"
 )
 
@@ -85,82 +82,4 @@ func (e *Encoder) AppendEvent(dst []byte, numbers []float64, categories [][]byte
 		}
 	}
 	return out, nil
-}
-
-// ParseValue reads the text of one cell or JSON scalar as a value of input: a finite decimal number; any text for a
-// category; true, false, yes, no, 1 or 0 for a boolean; YYYY-MM-DD for a date; RFC 3339 or milliseconds since 1970 for a
-// timestamp. A blank cell is missing (NaN and nil), whether the input allows it or not; a category is missing only
-// if it is empty. Errors name the input.
-func ParseValue(input Input, text string) (number float64, category []byte, err error) {
-	if input.Kind == Category {
-		if text == "" {
-			return math.NaN(), nil, nil
-		}
-		if !utf8.ValidString(text) {
-			return math.NaN(), nil, fmt.Errorf("column %q: %q is not UTF-8", input.Name, text)
-		}
-		return math.NaN(), []byte(text), nil
-	}
-	cell := strings.TrimSpace(text)
-	if cell == "" {
-		return math.NaN(), nil, nil
-	}
-	number, want := math.NaN(), ""
-	switch input.Kind {
-	case Number:
-		number, want = parseNumber(cell), "a finite number such as 12.5, or an empty cell for a missing one"
-	case Boolean:
-		number, want = parseBoolean(cell), "true, false, yes, no, 1 or 0"
-	case Date:
-		number, want = parseDate(cell), "a date such as 2026-03-31"
-	case Timestamp:
-		number, want = parseTimestamp(cell), "a time such as 2026-03-31T12:00:00Z or milliseconds since 1970"
-	default:
-		return number, nil, fmt.Errorf("column %q: its input has no kind", input.Name)
-	}
-	if math.IsNaN(number) {
-		return number, nil, fmt.Errorf("column %q: %q is not %s", input.Name, text, want)
-	}
-	return number, nil, nil
-}
-
-// The parsers give NaN for a text they do not understand.
-
-func parseNumber(cell string) float64 {
-	x, err := strconv.ParseFloat(cell, 64)
-	if err != nil || math.IsInf(x, 0) || strings.ContainsAny(cell, "xX_") {
-		return math.NaN()
-	}
-	return x
-}
-
-func parseBoolean(cell string) float64 {
-	switch strings.ToLower(cell) {
-	case "true", "yes", "1":
-		return 1
-	case "false", "no", "0":
-		return 0
-	default:
-		return math.NaN()
-	}
-}
-
-func parseDate(cell string) float64 {
-	day, err := time.Parse(time.DateOnly, cell)
-	if err != nil {
-		return math.NaN()
-	}
-	return float64(day.Unix() / 86400) // whole days, so that rounding does not matter
-}
-
-func parseTimestamp(cell string) float64 {
-	at, err := time.Parse(time.RFC3339Nano, cell)
-	if err == nil {
-		return float64(at.UnixMilli())
-	}
-	ms, err := strconv.ParseInt(cell, 10, 64)
-	if err != nil {
-		return math.NaN()
-	}
-	return float64(ms)
 }

@@ -108,62 +108,6 @@ func TestEventsThatTheSchemaCannotCarryAreRefused(t *testing.T) {
 	}
 }
 
-func TestCellsBecomeValues(t *testing.T) {
-	nan := math.NaN()
-	for _, c := range []struct {
-		kind   Kind
-		text   string
-		number float64
-		word   string // expected in the error
-	}{
-		{Number, "12.5", 12.5, ""},
-		{Number, " -3e2 ", -300, ""},
-		{Number, "", nan, ""},
-		{Number, "  ", nan, ""},
-		{Number, "nan", nan, "finite number"},
-		{Number, "inf", nan, "finite number"},
-		{Number, "1e999", nan, "finite number"},
-		{Number, "0x10p1", nan, "finite number"},
-		{Number, "12,5", nan, "finite number"},
-		{Boolean, "true", 1, ""},
-		{Boolean, "No", 0, ""},
-		{Boolean, "YES", 1, ""},
-		{Boolean, "0", 0, ""},
-		{Boolean, "1", 1, ""},
-		{Boolean, "", nan, ""},
-		{Boolean, "2", nan, "yes, no"},
-		{Date, "1970-01-02", 1, ""},
-		{Date, "1969-12-31", -1, ""},
-		{Date, "", nan, ""},
-		{Date, "2026-02-30", nan, "2026-03-31"},
-		{Date, "02/01/1970", nan, "2026-03-31"},
-		{Timestamp, "1970-01-01T01:00:00.5+01:00", 500, ""},
-		{Timestamp, "-12", -12, ""},
-		{Timestamp, "", nan, ""},
-		{Timestamp, "yesterday", nan, "milliseconds"},
-	} {
-		number, category, err := ParseValue(Input{Name: "col", Kind: c.kind}, c.text)
-		if c.word != "" {
-			if err == nil || !strings.Contains(err.Error(), c.word) || !strings.Contains(err.Error(), `column "col"`) {
-				t.Errorf("%s %q: %v", c.kind, c.text, err)
-			}
-			continue
-		}
-		if err != nil || category != nil || !sameRow([]float64{number}, []float64{c.number}) {
-			t.Errorf("%s %q: got %v %q %v, want %v", c.kind, c.text, number, category, err, c.number)
-		}
-	}
-	if _, category, err := ParseValue(Input{Name: "col", Kind: Category}, " a "); err != nil || string(category) != " a " {
-		t.Errorf("%q %v", category, err)
-	}
-	if _, category, err := ParseValue(Input{Name: "col", Kind: Category}, ""); err != nil || category != nil {
-		t.Errorf("%q %v", category, err)
-	}
-	if _, _, err := ParseValue(Input{Name: "col", Kind: Category}, "\xff"); err == nil {
-		t.Error("bytes that are not text are accepted")
-	}
-}
-
 // drawn is a random writer's field: its schema, a value for goavro, and what a contract of kind makes of it.
 type drawn struct {
 	schema   string

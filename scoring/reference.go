@@ -34,9 +34,9 @@ func (e *ReferenceError) Error() string {
 }
 
 type referenceLine struct {
-	Inputs      json.RawMessage `json:"inputs"`
-	Probability *number         `json:"probability"`
-	Margin      *number         `json:"margin,omitempty"`
+	Inputs      map[string]json.RawMessage `json:"inputs"`
+	Probability *number                    `json:"probability"`
+	Margin      *number                    `json:"margin,omitempty"`
 }
 
 func (r *Reference) appendJSON(dst []byte, contract schemas.Contract) ([]byte, error) {
@@ -48,7 +48,7 @@ func (r *Reference) appendJSON(dst []byte, contract schemas.Contract) ([]byte, e
 	for row := range n {
 		numbers, categories := r.Rows.Row(row)
 		var err error
-		if inputs, err = appendJSONRow(inputs[:0], contract, numbers, categories); err != nil {
+		if inputs, err = contract.AppendJSON(inputs[:0], numbers, categories); err != nil {
 			return nil, fmt.Errorf("row %d: %w", row, err)
 		}
 		line := struct {
@@ -108,7 +108,12 @@ func (m *Model) verify(data []byte) (int, error) {
 		if line.Probability == nil || line.Inputs == nil {
 			return 0, fmt.Errorf("%s:%d: inputs or probability is missing", ReferenceFile, number)
 		}
-		if err := AppendJSONRow(rows, contract, line.Inputs, true); err != nil {
+		for _, name := range sortedKeys(line.Inputs) {
+			if contract.Index(name) < 0 {
+				return 0, fmt.Errorf("%s:%d: input %.60q is not declared", ReferenceFile, number, name)
+			}
+		}
+		if err := contract.ReadJSON(rows, line.Inputs); err != nil {
 			return 0, fmt.Errorf("%s:%d: %w", ReferenceFile, number, err)
 		}
 		expected = append(expected, line)

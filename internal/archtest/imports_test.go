@@ -28,14 +28,14 @@ var places = map[string][]string{
 	"schemas":             {"internal/avroschema"},
 	"scoring":             {"schemas"},
 	"drift":               {"schemas"},
-	"internal/tabular":    {"schemas", "scoring"},
+	"internal/tabular":    {"schemas"},
 	"internal/train":      {"schemas", "scoring", "drift", "internal/tabular"},
 
 	"internal/kafkawire": {},
 	"consumer":           {"internal/kafkawire"},
 	"producer":           {"internal/kafkawire"},
 	"internal/tail":      {"internal/kafkawire", "consumer"},
-	"internal/feed":      {"internal/kafkawire", "producer", "schemas", "scoring", "internal/tabular"},
+	"internal/feed":      {"internal/kafkawire", "producer", "schemas", "internal/tabular"},
 
 	"internal/admin":       {},
 	"internal/config":      {},

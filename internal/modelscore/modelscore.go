@@ -4,7 +4,6 @@ package modelscore
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -12,7 +11,6 @@ import (
 	"io"
 	"math"
 	"strconv"
-	"unicode/utf8"
 
 	"github.com/churnstream/churnstream/internal/tabular"
 	"github.com/churnstream/churnstream/schemas"
@@ -43,9 +41,6 @@ func (o Options) Validate() error {
 	}
 	return nil
 }
-
-// longestLine bounds the memory for one JSON line.
-const longestLine = 16 << 20
 
 const batchRows = 256
 
@@ -86,7 +81,7 @@ func Run(ctx context.Context, m *scoring.Model, in io.Reader, out io.Writer, o O
 		}
 		next = t.Read
 	} else {
-		next = newLines(in, m.Contract()).read
+		next = tabular.NewLines(in, m.Contract()).Read
 	}
 	for {
 		err := next(w.batch)
@@ -164,64 +159,4 @@ func appendFloat(dst []byte, x float64) []byte {
 		return strconv.AppendFloat(dst, x, 'e', -1, 64)
 	}
 	return strconv.AppendFloat(dst, x, 'f', -1, 64)
-}
-
-// lines reads JSON objects, one a line. Blank lines are skipped.
-type lines struct {
-	scanner  *bufio.Scanner
-	contract schemas.Contract
-	row      int
-	line     int
-}
-
-func newLines(r io.Reader, contract schemas.Contract) *lines {
-	s := bufio.NewScanner(r)
-	s.Buffer(make([]byte, 64<<10), longestLine)
-	return &lines{scanner: s, contract: contract, row: -1}
-}
-
-func (l *lines) read(rows *schemas.Rows) error {
-	for l.scanner.Scan() {
-		l.line++
-		text := bytes.TrimSpace(l.scanner.Bytes())
-		if len(text) == 0 {
-			continue
-		}
-		l.row++
-		if !utf8.Valid(text) {
-			return fmt.Errorf("row %d (line %d): not valid UTF-8", l.row, l.line)
-		}
-		if err := scoring.AppendJSONRow(rows, l.contract, text, false); err != nil {
-			return fmt.Errorf("row %d (line %d): %w", l.row, l.line, err)
-		}
-		return l.check(rows)
-	}
-	if err := l.scanner.Err(); err != nil {
-		if errors.Is(err, bufio.ErrTooLong) {
-			return fmt.Errorf("row %d (line %d): longer than %d bytes", l.row+1, l.line+1, longestLine)
-		}
-		return err
-	}
-	return io.EOF
-}
-
-// check holds the newest row to the contract, as the decoder of events does.
-func (l *lines) check(rows *schemas.Rows) error {
-	numbers, categories := rows.Row(rows.Len() - 1)
-	for i := range l.contract.Inputs {
-		in := &l.contract.Inputs[i]
-		missing := math.IsNaN(numbers[i])
-		if in.Kind == schemas.Category {
-			missing = categories[i] == nil
-		}
-		err := tabular.CheckRange(in, numbers[i])
-		if missing && !in.Nullable {
-			err = tabular.ErrMissing
-		}
-		if err != nil {
-			rows.DropLast()
-			return fmt.Errorf("row %d (line %d): input %q: %w", l.row, l.line, in.Name, err)
-		}
-	}
-	return nil
 }

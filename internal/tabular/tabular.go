@@ -1,5 +1,6 @@
-// Package tabular takes CSV, the columns matched to declared inputs by name, and gives rows of those
-// inputs. It never guesses: a cell that cannot be converted is an error that names its place.
+// Package tabular takes CSV or JSON lines, the columns matched to declared inputs by name, and gives rows of those
+// inputs. It never guesses: a value that cannot be converted, is out of its declared range, or is missing where it may
+// not be, is an error that names its place.
 package tabular
 
 import (
@@ -9,10 +10,8 @@ import (
 	"io"
 	"math"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/churnstream/churnstream/schemas"
-	"github.com/churnstream/churnstream/scoring"
 )
 
 // CellError says what is wrong with one cell.
@@ -29,10 +28,7 @@ func (e *CellError) Error() string {
 
 func (e *CellError) Unwrap() error { return e.Err }
 
-// ErrMissing is the fault of an absent value whose input is not nullable.
-var ErrMissing = errors.New("the value is missing and the input is not nullable")
-
-// Reader reads one data row after another. It is not safe for concurrent use.
+// Reader reads one data row of a CSV after another. It is not safe for concurrent use.
 type Reader struct {
 	csv     *csv.Reader
 	header  map[string]int
@@ -109,7 +105,11 @@ func (t *Reader) Read(rows *schemas.Rows) error {
 		if t.columns[i] >= 0 {
 			cell = cells[t.columns[i]]
 		}
-		if err := convert(in, cell, &numbers[i], &categories[i]); err != nil {
+		var err error
+		if numbers[i], categories[i], err = schemas.ParseCell(in.Kind, cell); err == nil {
+			err = check(in, numbers[i], categories[i])
+		}
+		if err != nil {
 			rows.DropLast()
 			column := in.Name
 			if t.columns[i] >= 0 {
@@ -136,41 +136,19 @@ func (t *Reader) Fault(column string, err error) error {
 	return &CellError{Row: t.row, Line: t.line, Column: column, Err: err}
 }
 
-func convert(in *schemas.Input, cell string, number *float64, category *[]byte) error {
-	trimmed := strings.TrimSpace(cell)
-	if trimmed == "" {
-		if !in.Nullable {
-			return ErrMissing
-		}
-		return nil
-	}
+// check holds a value to what its input declares.
+func check(in *schemas.Input, number float64, category []byte) error {
+	missing := math.IsNaN(number)
 	if in.Kind == schemas.Category {
-		if !utf8.ValidString(cell) {
-			return errors.New("the text is not valid UTF-8")
-		}
-		*category = []byte(cell)
-		return nil
+		missing = category == nil
 	}
-	x, err := scoring.ParseNumber(in.Kind, trimmed)
-	if err != nil {
-		return err
-	}
-	if err := CheckRange(in, x); err != nil {
-		return err
-	}
-	*number = x
-	return nil
-}
-
-// CheckRange reports a value outside the range that the input declares. A missing value is in range.
-func CheckRange(in *schemas.Input, x float64) error {
 	switch {
-	case math.IsNaN(x):
-		return nil
-	case in.Min != nil && x < *in.Min:
-		return fmt.Errorf("%v is below the least allowed value %v", x, *in.Min)
-	case in.Max != nil && x > *in.Max:
-		return fmt.Errorf("%v is above the largest allowed value %v", x, *in.Max)
+	case missing && !in.Nullable:
+		return errors.New("the value is missing and the input is not nullable")
+	case in.Min != nil && number < *in.Min: // false for NaN
+		return fmt.Errorf("%v is below the least allowed value %v", number, *in.Min)
+	case in.Max != nil && number > *in.Max:
+		return fmt.Errorf("%v is above the largest allowed value %v", number, *in.Max)
 	}
 	return nil
 }

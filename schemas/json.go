@@ -1,0 +1,122 @@
+package schemas
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// ReadJSON appends one row to rows from JSON values by input name: a number, a boolean, or a string in the form that
+// [ParseCell] takes; a timestamp may also be a number of milliseconds. A number is never a string. null and absence
+// are a missing value, an empty string is not. Names that the contract does not declare are left alone. On an error,
+// which names the input, rows is left as it was.
+func (c Contract) ReadJSON(rows *Rows, values map[string]json.RawMessage) error {
+	numbers, categories := rows.Row(rows.Append())
+	for i, in := range c.Inputs {
+		value, ok := values[in.Name]
+		if !ok {
+			continue
+		}
+		var err error
+		if in.Kind == Category {
+			categories[i], err = jsonCategory(value)
+		} else {
+			numbers[i], err = jsonNumber(in.Kind, value)
+		}
+		if err != nil {
+			rows.DropLast()
+			return fmt.Errorf("input %q: %w", in.Name, err)
+		}
+	}
+	return nil
+}
+
+func jsonCategory(value json.RawMessage) ([]byte, error) {
+	var text *string
+	if err := json.Unmarshal(value, &text); err != nil {
+		return nil, fmt.Errorf("%.40s is not a string", value)
+	}
+	if text == nil {
+		return nil, nil
+	}
+	return append([]byte{}, *text...), nil // not nil for an empty text
+}
+
+func jsonNumber(kind Kind, value json.RawMessage) (float64, error) {
+	text := string(value)
+	switch {
+	case text == "null":
+		return math.NaN(), nil
+	case strings.HasPrefix(text, `"`) && kind != Number:
+		if err := json.Unmarshal(value, &text); err != nil {
+			return math.NaN(), err
+		}
+		return parseText(kind, text)
+	case (text == "true" || text == "false") && kind == Boolean, strings.ContainsAny(text[:min(1, len(text))], "-0123456789") && kind != Date:
+		return parseText(kind, text)
+	default:
+		return math.NaN(), fmt.Errorf("%.40s is not a %s", text, kind)
+	}
+}
+
+// AppendJSON appends one row, as in [Rows], as a JSON object that [Contract.ReadJSON] reads back to the same bits. It
+// refuses what would not: an infinite number, a category that is not UTF-8, a boolean that is neither 0 nor 1, a part of
+// a day or of a millisecond, a year without four digits.
+func (c Contract) AppendJSON(dst []byte, numbers []float64, categories [][]byte) ([]byte, error) {
+	dst = append(dst, '{')
+	for i, in := range c.Inputs {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		value, err := jsonValue(in.Kind, numbers[i], categories[i])
+		if err != nil {
+			return nil, fmt.Errorf("input %q: %w", in.Name, err)
+		}
+		name, err := json.Marshal(in.Name)
+		if err != nil {
+			return nil, fmt.Errorf("input %q: %w", in.Name, err)
+		}
+		text, err := json.Marshal(value)
+		if err != nil {
+			return nil, fmt.Errorf("input %q: %w", in.Name, err)
+		}
+		dst = append(dst, name...)
+		dst = append(dst, ':')
+		dst = append(dst, text...)
+	}
+	return append(dst, '}'), nil
+}
+
+func jsonValue(kind Kind, x float64, category []byte) (any, error) {
+	switch {
+	case kind == Category && category == nil, kind != Category && math.IsNaN(x):
+		return nil, nil
+	case kind == Category && !utf8.Valid(category):
+		return nil, fmt.Errorf("%.40q is not valid UTF-8", category)
+	case kind == Category:
+		return string(category), nil
+	case kind == Number:
+		return x, nil
+	case kind == Boolean && x != 0 && x != 1:
+		return nil, fmt.Errorf("%v is not a boolean, 0 or 1", x)
+	case kind == Boolean:
+		return x != 0, nil
+	case x != math.Trunc(x) || math.Abs(x) > maxExact || kind == Date && math.Abs(x) > math.MaxInt32:
+		return nil, fmt.Errorf("%v is not a %s in whole units", x, kind)
+	case kind == Date:
+		return jsonTime(time.Unix(int64(x)*secondsPerDay, 0), time.DateOnly)
+	default:
+		return jsonTime(time.UnixMilli(int64(x)), time.RFC3339Nano)
+	}
+}
+
+func jsonTime(t time.Time, layout string) (any, error) {
+	t = t.UTC()
+	if year := t.Year(); year < 0 || year > 9999 {
+		return nil, fmt.Errorf("the year %d has no four digits", year)
+	}
+	return t.Format(layout), nil
+}
