@@ -18,6 +18,7 @@ type Metadata struct {
 // where Partitions can be trusted.
 type TopicMetadata struct {
 	Err        error
+	ID         [16]byte            // of this topic, another one when it is created again; zero before Kafka 2.8
 	Partitions []PartitionMetadata // by partition number
 }
 
@@ -180,7 +181,7 @@ func (c *Client) decodeMetadata(r *Reader, version int16) error {
 		t.Err = Code(r.Int16())
 		name := r.String()
 		if version >= 10 {
-			r.Raw(16)
+			copy(t.ID[:], r.Raw(len(t.ID)))
 		}
 		r.Bool() // internal
 		count := r.ArrayLen()
