@@ -1,6 +1,8 @@
 package worker
 
 import (
+	"errors"
+	"fmt"
 	"strconv"
 
 	"github.com/churnstream/churnstream/consumer"
@@ -9,11 +11,29 @@ import (
 )
 
 // appendDeadLetter sets a record aside as it came, key, value and headers untouched, with what is wrong and where it
-// came from in further headers.
+// came from in further headers. A record that is too large for a dead letter must not stop the stream either: its bytes
+// are left out, which the text says, and stay where the source coordinates point to.
 func (t *task) appendDeadLetter(r *consumer.Record, cause *schemas.RecordError) error {
+	record := t.deadLetter(r, cause.Class, cause.Error())
+	err := t.publisher.Append(&record)
+	var large *producer.RecordTooLargeError
+	if errors.As(err, &large) {
+		without := consumer.Record{Offset: r.Offset, Timestamp: r.Timestamp}
+		record = t.deadLetter(&without, cause.Class, fmt.Sprintf("%.1000s; key, value and headers are left out: %v", cause, large))
+		err = t.publisher.Append(&record)
+	}
+	if err != nil {
+		return err
+	}
+	t.tally.deadLetters[cause.Class]++
+	t.log.Debug().Int64("offset", r.Offset).Str("class", string(cause.Class)).Msg("dead letter")
+	return nil
+}
+
+func (t *task) deadLetter(r *consumer.Record, class schemas.ErrorClass, message string) producer.Record {
 	d := schemas.DeadLetter{
-		Class:           cause.Class,
-		Message:         cause.Error(),
+		Class:           class,
+		Message:         message,
 		SourceTopic:     t.source.Topic,
 		SourcePartition: t.source.Partition,
 		SourceOffset:    r.Offset,
@@ -22,7 +42,7 @@ func (t *task) appendDeadLetter(r *consumer.Record, cause *schemas.RecordError) 
 		WorkerVersion:   t.worker.version,
 	}
 	text := func(v int64) []byte { return strconv.AppendInt(nil, v, 10) }
-	record := producer.Record{
+	return producer.Record{
 		Topic:          t.worker.cfg.Topics.DeadLetters,
 		Partition:      byKey,
 		Timestamp:      t.worker.now().UnixMilli(), // of the failure: the topic's retention counts from here
@@ -42,10 +62,4 @@ func (t *task) appendDeadLetter(r *consumer.Record, cause *schemas.RecordError) 
 			{Key: schemas.HeaderDeadLetter, Value: d.AppendAvro(schemas.AppendFrame(nil, t.worker.schemaIDs.deadLetter))},
 		},
 	}
-	if err := t.publisher.Append(&record); err != nil {
-		return err
-	}
-	t.tally.deadLetters[cause.Class]++
-	t.log.Debug().Int64("offset", r.Offset).Str("class", string(cause.Class)).Msg("dead letter")
-	return nil
 }

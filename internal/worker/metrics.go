@@ -28,9 +28,6 @@ type metrics struct {
 	unseen      map[string]prometheus.Counter // by input
 	latency     prometheus.Histogram
 	stages      stageTimes
-	owned       prometheus.Gauge
-	lagRecords  *prometheus.GaugeVec
-	lagSeconds  *prometheus.GaugeVec
 }
 
 func newMetrics(reg prometheus.Registerer, model *scoring.Model) *metrics {
@@ -68,11 +65,6 @@ func newMetrics(reg prometheus.Registerer, model *scoring.Model) *metrics {
 			NativeHistogramBucketFactor: 1.1, NativeHistogramMaxBucketNumber: 160,
 		}),
 		stages: newStageTimes(reg),
-		owned: prometheus.NewGauge(prometheus.GaugeOpts{
-			Namespace: "churnstream", Name: "owned_partitions", Help: "Partitions that this worker owns.",
-		}),
-		lagRecords: gauges("consumer_lag_records", "Readable events of an owned partition that are not yet scored.", "topic", "partition"),
-		lagSeconds: gauges("consumer_lag_seconds", "Age of the newest committed event of an owned partition that still has a lag; 0 without a lag.", "topic", "partition"),
 	}
 	for _, class := range schemas.ErrorClasses() {
 		m.deadLetters[class] = dead.WithLabelValues(string(class))
@@ -83,12 +75,12 @@ func newMetrics(reg prometheus.Registerer, model *scoring.Model) *metrics {
 	}
 	gauges("model_info", "The loaded model; always 1.", "name", "version", "digest", "variant").
 		WithLabelValues(model.Name(), model.Version(), model.Digest(), "champion").Set(1)
-	reg.MustRegister(m.events, m.scores, m.batches, m.restarts, m.latency, m.owned)
+	reg.MustRegister(m.events, m.scores, m.batches, m.restarts, m.latency)
 	return m
 }
 
 // observe counts a committed batch.
-func (m *metrics) observe(source consumer.TopicPartition, batch *consumer.Batch, t *tally, now time.Time) {
+func (m *metrics) observe(batch *consumer.Batch, t *tally, now time.Time) {
 	m.batches.Inc()
 	m.events.Add(float64(len(batch.Records)))
 	m.scores.Add(float64(t.scores))
@@ -104,23 +96,49 @@ func (m *metrics) observe(source consumer.TopicPartition, batch *consumer.Batch,
 		m.unseen[input].Add(float64(n))
 	}
 	for i := 0; i < len(batch.Records); i += latencySample {
-		m.latency.Observe(now.Sub(time.UnixMilli(batch.Records[i].Timestamp)).Seconds())
+		if at := batch.Records[i].Timestamp; at > 0 { // else the producer gave none
+			m.latency.Observe(max(0, now.Sub(time.UnixMilli(at)).Seconds())) // clocks differ
+		}
 	}
-	partition := strconv.Itoa(int(source.Partition))
-	lag := max(0, batch.LastStableOffset-batch.Next)
-	m.lagRecords.WithLabelValues(source.Topic, partition).Set(float64(lag))
-	age := 0.0
-	if lag > 0 {
-		age = now.Sub(time.UnixMilli(batch.Records[len(batch.Records)-1].Timestamp)).Seconds()
-	}
-	m.lagSeconds.WithLabelValues(source.Topic, partition).Set(age)
 }
 
-// forget drops the series of a partition that is no longer ours.
-func (m *metrics) forget(source consumer.TopicPartition) {
-	partition := strconv.Itoa(int(source.Partition))
-	m.lagRecords.DeleteLabelValues(source.Topic, partition)
-	m.lagSeconds.DeleteLabelValues(source.Topic, partition)
+// ownership shows what is owned and how far it has come, as of the scrape: an idle partition has a lag of 0, and one
+// that was given up has no series.
+type ownership struct {
+	progress                   func() []progress
+	owned, records, secondsLag *prometheus.Desc
+}
+
+func newOwnership(of func() []progress) *ownership {
+	desc := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc(prometheus.BuildFQName("churnstream", "", name), help, labels, nil)
+	}
+	return &ownership{
+		progress:   of,
+		owned:      desc("owned_partitions", "Partitions that this worker owns."),
+		records:    desc("consumer_lag_records", "Readable events of an owned partition that are not yet scored and committed.", "topic", "partition"),
+		secondsLag: desc("consumer_lag_seconds", "Age of the event that an owned partition has come to; 0 without a lag.", "topic", "partition"),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (o *ownership) Describe(ch chan<- *prometheus.Desc) {
+	ch <- o.owned
+	ch <- o.records
+	ch <- o.secondsLag
+}
+
+// Collect implements prometheus.Collector.
+func (o *ownership) Collect(ch chan<- prometheus.Metric) {
+	all := o.progress()
+	ch <- prometheus.MustNewConstMetric(o.owned, prometheus.GaugeValue, float64(len(all)))
+	for _, p := range all {
+		partition := strconv.Itoa(int(p.source.Partition))
+		if p.lag >= 0 {
+			ch <- prometheus.MustNewConstMetric(o.records, prometheus.GaugeValue, float64(p.lag), p.source.Topic, partition)
+		}
+		ch <- prometheus.MustNewConstMetric(o.secondsLag, prometheus.GaugeValue, p.behind.Seconds(), p.source.Topic, partition)
+	}
 }
 
 // stage is a part of the processing of a batch.

@@ -3,6 +3,8 @@ package worker
 import (
 	"sync/atomic"
 	"time"
+
+	"github.com/churnstream/churnstream/consumer"
 )
 
 // step is what a task does at the moment.
@@ -43,4 +45,34 @@ func (p *phase) get() (s step, since time.Time, reason string) {
 		reason = *r
 	}
 	return s, since, reason
+}
+
+// inHand is the batch that a task is about to commit. It is written by the task and read by probes and metrics.
+type inHand struct {
+	first atomic.Int64 // offset of the batch; noBatch
+	since atomic.Int64 // time of the oldest event that is known not to be scored, in ms; 0: none is
+}
+
+const noBatch = -1
+
+func (h *inHand) none() {
+	h.first.Store(noBatch)
+	h.since.Store(0)
+}
+
+func (h *inHand) take(b *consumer.Batch) {
+	h.first.Store(b.First)
+	if len(b.Records) > 0 {
+		h.since.Store(b.Records[0].Timestamp)
+	}
+}
+
+// done notes the commit. The next events are about as old as the last one where there are some already.
+func (h *inHand) done(b *consumer.Batch) {
+	h.first.Store(noBatch)
+	if len(b.Records) == 0 || b.LastStableOffset <= b.Next {
+		h.since.Store(0)
+		return
+	}
+	h.since.Store(b.Records[len(b.Records)-1].Timestamp)
 }

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -19,7 +20,7 @@ type PartitionState struct {
 	Partition string  `json:"partition"`
 	Step      string  `json:"step"`
 	Seconds   float64 `json:"seconds"` // in this step
-	Lag       int64   `json:"lag"`     // readable events that are not scored yet
+	Lag       int64   `json:"lag"`     // readable events that are not scored yet; -1 while unknown
 	Reason    string  `json:"reason,omitempty"`
 }
 
@@ -38,17 +39,14 @@ func (w *Worker) Live() admin.Status {
 // Ready says whether the worker does its work: it is a member of the group, its partitions are past their start and wait
 // for nothing, and their lag is within admin.max_lag.
 func (w *Worker) Ready() admin.Status {
-	w.mu.Lock()
-	joined := w.joined
-	w.mu.Unlock()
 	states := w.states()
 	status := admin.Status{OK: true, Details: states}
 	unready := func(format string, args ...any) {
 		status.OK = false
 		status.Reasons = append(status.Reasons, fmt.Sprintf(format, args...))
 	}
-	if !joined {
-		unready("not yet a member of group %s with partitions", w.cfg.Group.ID)
+	if len(states) == 0 {
+		unready("group %s has given no partition of topic %s to this worker", w.cfg.Group.ID, w.cfg.Topics.Events)
 	}
 	for _, p := range states {
 		switch {
@@ -65,20 +63,51 @@ func (w *Worker) Ready() admin.Status {
 
 func (w *Worker) states() []PartitionState {
 	now := w.now()
-	lags := map[consumer.TopicPartition]int64{}
+	progress := w.progress()
+	states := make([]PartitionState, len(progress))
+	for i, p := range progress {
+		step, since, reason := p.task.phase.get()
+		states[i] = PartitionState{
+			Partition: fmt.Sprintf("%s/%d", p.source.Topic, p.source.Partition),
+			Step:      step.String(), Seconds: now.Sub(since).Seconds(), Lag: p.lag, Reason: reason,
+		}
+	}
+	return states
+}
+
+// progress is how far an owned partition has come.
+type progress struct {
+	source consumer.TopicPartition
+	task   *task
+	lag    int64         // readable events that are not committed; -1 while unknown
+	behind time.Duration // age of the event that it has come to, 0 without a lag
+}
+
+// progress reports every owned partition, in their order.
+func (w *Worker) progress() []progress {
+	now := w.now()
+	positions := map[consumer.TopicPartition]consumer.Position{}
 	for _, p := range w.fetcher.Positions() {
-		lags[p.TopicPartition] = p.Lag
+		positions[p.TopicPartition] = p
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	states := make([]PartitionState, 0, len(w.tasks))
+	report := make([]progress, 0, len(w.tasks))
 	for source, owned := range w.tasks {
-		step, since, reason := owned.task.phase.get()
-		states = append(states, PartitionState{
-			Partition: fmt.Sprintf("%s/%d", source.Topic, source.Partition),
-			Step:      step.String(), Seconds: now.Sub(since).Seconds(), Lag: lags[source], Reason: reason,
-		})
+		p := progress{source: source, task: owned.task, lag: -1}
+		if position, open := positions[source]; open {
+			p.lag = position.Lag // counts the batch in hand as done
+			if first := owned.task.inHand.first.Load(); first != noBatch && position.LastStableOffset >= 0 {
+				p.lag = max(0, position.LastStableOffset-first)
+			}
+		}
+		if since := owned.task.inHand.since.Load(); since > 0 && p.lag != 0 {
+			p.behind = max(0, now.Sub(time.UnixMilli(since)))
+		}
+		report = append(report, p)
 	}
-	slices.SortFunc(states, func(a, b PartitionState) int { return strings.Compare(a.Partition, b.Partition) })
-	return states
+	slices.SortFunc(report, func(a, b progress) int {
+		return cmp.Or(strings.Compare(a.source.Topic, b.source.Topic), cmp.Compare(a.source.Partition, b.source.Partition))
+	})
+	return report
 }

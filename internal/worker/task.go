@@ -235,7 +235,8 @@ func (t *task) appendScores(chunk []consumer.Record) error {
 		s.Churn = s.Probability >= s.Threshold
 		s.Reasons = t.results.Reasons(row)
 		s.Missing, s.Unseen = t.results.Missing(row), t.results.Unseen(row)
-		t.value = s.AppendAvro(schemas.AppendFrame(t.value[:0], t.worker.schemaIDs.score))
+		numbers, categories := t.rows.Row(row)
+		t.value = t.worker.appendScore(t.value[:0], numbers, s)
 		t.out = producer.Record{Topic: t.worker.cfg.Topics.Scores, Partition: byKey, Timestamp: r.Timestamp, Key: r.Key, Value: t.value}
 		if err := t.publisher.Append(&t.out); err != nil {
 			var large *producer.RecordTooLargeError
@@ -249,7 +250,6 @@ func (t *task) appendScores(chunk []consumer.Record) error {
 		}
 		t.tally.add(s)
 		if t.counts != nil {
-			numbers, categories := t.rows.Row(row)
 			t.counts.Observe(r.Offset, r.Timestamp, r.Key, numbers, categories, s.Probability)
 		}
 	}
@@ -309,7 +309,6 @@ func (t *task) commit(ctx context.Context, next int64) error {
 
 // settling is the pause before a refused commit is tried again with the same identity.
 const settling = 50 * time.Millisecond
-
 
 // observe makes visible what the committed batch did: statistics and metrics never count what was rolled back.
 func (t *task) observe(batch *consumer.Batch) {
