@@ -137,7 +137,6 @@ func (m *ClassicMembership) hold(ctx context.Context, assigned []TopicPartition)
 		}
 		m.handler.Assigned(added)
 	}
-	m.metrics.Owned.Set(float64(len(m.owned)))
 	if ctx.Err() == nil && len(revoked) > 0 { // what was given up is handed out in a second round
 		sleep(ctx, quickBeat-time.Since(synced))
 		if err := finish(); err != nil && !errors.Is(err, kafka.RebalanceInProgress) {
@@ -174,7 +173,6 @@ func (m *ClassicMembership) drain() {
 	}
 	m.handler.Revoked(m.ownedSorted())
 	clear(m.owned)
-	m.metrics.Owned.Set(0)
 }
 
 // lose drops everything without a commit.
@@ -185,7 +183,6 @@ func (m *ClassicMembership) lose() {
 	m.metrics.LostPartitions.Add(float64(len(m.owned)))
 	m.handler.Lost(m.ownedSorted())
 	clear(m.owned)
-	m.metrics.Owned.Set(0)
 }
 
 // recover decides what an error of the group means: how to go on, or the error for the operator.

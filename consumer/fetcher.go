@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -104,7 +103,6 @@ func (f *Fetcher) Open(tp TopicPartition, offset int64) *Partition {
 	p := &Partition{
 		TopicPartition: tp, fetcher: f, notify: make(chan struct{}, 1),
 		offset: offset, position: max(offset, -1), highWatermark: -1, lastStable: -1,
-		lag: f.metrics.Lag.WithLabelValues(tp.Topic, strconv.Itoa(int(tp.Partition))),
 	}
 	if offset < 0 {
 		p.offset, p.err = f.resetOffset(tp, offset)

@@ -12,10 +12,8 @@ type Metrics struct {
 	FetchErrors     *prometheus.CounterVec // cause
 	OffsetResets    *prometheus.CounterVec // topic, policy
 	ThrottleSeconds prometheus.Counter
-	Lag             *prometheus.GaugeVec   // topic, partition
 	Rebalances      *prometheus.CounterVec // cause
 	Heartbeats      *prometheus.CounterVec // result
-	Owned           prometheus.Gauge
 	LostPartitions  prometheus.Counter
 }
 
@@ -41,25 +39,19 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		ThrottleSeconds: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "churnstream_fetch_throttle_seconds_total", Help: "Time that brokers asked fetches to wait for quota.",
 		}),
-		Lag: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "churnstream_lag_records", Help: "Offsets between the position of a partition and the end of what can be read.",
-		}, []string{"topic", "partition"}),
 		Rebalances: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "churnstream_rebalances_total", Help: "Times that the group was joined, by cause.",
 		}, []string{"cause"}),
 		Heartbeats: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "churnstream_heartbeats_total", Help: "Heartbeats by result.",
 		}, []string{"result"}),
-		Owned: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "churnstream_partitions_owned", Help: "Partitions that the group has assigned to this worker.",
-		}),
 		LostPartitions: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "churnstream_partitions_lost_total", Help: "Partitions taken away without the chance to commit.",
 		}),
 	}
 	if reg != nil {
 		reg.MustRegister(m.Fetches, m.FetchedBytes, m.FetchSeconds, m.FetchErrors, m.OffsetResets, m.ThrottleSeconds,
-			m.Lag, m.Rebalances, m.Heartbeats, m.Owned, m.LostPartitions)
+			m.Rebalances, m.Heartbeats, m.LostPartitions)
 	}
 	return m
 }

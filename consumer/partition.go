@@ -2,11 +2,8 @@ package consumer
 
 import (
 	"context"
-	"strconv"
 	"sync"
 	"time"
-
-	"github.com/prometheus/client_golang/prometheus"
 )
 
 // phase says who has to act next on a partition.
@@ -27,7 +24,6 @@ type Partition struct {
 
 	fetcher *Fetcher
 	notify  chan struct{} // something to take, or an error
-	lag     prometheus.Gauge
 
 	// Of the reader's goroutine.
 	decoder *Decoder // while a piece is being read
@@ -154,7 +150,6 @@ func (p *Partition) decode() (*Batch, error) {
 func (p *Partition) setPosition(b *Batch) {
 	p.mu.Lock()
 	p.position = b.Next
-	p.setLagLocked()
 	p.mu.Unlock()
 }
 
@@ -220,7 +215,6 @@ func (p *Partition) Close() {
 	f.mu.Unlock()
 	if open {
 		f.open.Add(-1)
-		f.metrics.Lag.DeleteLabelValues(p.Topic, strconv.Itoa(int(p.Partition)))
 	}
 }
 
@@ -277,7 +271,6 @@ func (p *Partition) deliver(q question, a *answer, share int) (again, got bool) 
 		poke(p.notify)
 	}
 	p.slot.highWatermark, p.slot.lastStable = a.highWatermark, a.lastStable
-	p.setLagLocked()
 	if len(p.slot.raw) > share/2 {
 		p.phase = parked
 		return false, complete > 0
@@ -301,12 +294,6 @@ func (s *piece) append(from, next int64, a *answer, complete int) {
 		if t.FirstOffset < next && (first || t.FirstOffset >= from) {
 			s.aborted = append(s.aborted, t)
 		}
-	}
-}
-
-func (p *Partition) setLagLocked() {
-	if lag := p.lagLocked(); lag >= 0 {
-		p.lag.Set(float64(lag))
 	}
 }
 

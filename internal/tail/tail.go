@@ -53,23 +53,24 @@ func Follow(ctx context.Context, fetcher *consumer.Fetcher, starts map[consumer.
 	return nil
 }
 
-// ReadPartition hands every batch of one partition to fn, from the earliest offset to what is committed now, and
-// returns the offset to follow from.
+// ReadPartition hands every batch of one partition to fn, from the earliest offset to the end of the log as it is now,
+// and returns the offset to follow from. It waits for the transactions that are open before that end: what another
+// producer holds open would otherwise hide what was committed behind it.
 func ReadPartition(ctx context.Context, client *kafkawire.Client, fetcher *consumer.Fetcher, tp consumer.TopicPartition, fn func(*consumer.Batch) error) (next int64, err error) {
 	one := []consumer.TopicPartition{tp}
 	starts, err := consumer.ListOffsets(ctx, client, one, consumer.Earliest, consumer.ReadCommitted)
 	if err != nil {
 		return 0, fmt.Errorf("read %s/%d: %w", tp.Topic, tp.Partition, err)
 	}
-	ends, err := consumer.ListOffsets(ctx, client, one, consumer.Latest, consumer.ReadCommitted)
+	ends, err := consumer.ListOffsets(ctx, client, one, consumer.Latest, consumer.ReadUncommitted)
 	if err != nil {
 		return 0, fmt.Errorf("read %s/%d: %w", tp.Topic, tp.Partition, err)
 	}
 	return follow(ctx, fetcher, tp, starts[tp], ends[tp], fn)
 }
 
-// ReadTopic hands every batch of the topic to fn, partition after partition, up to what is committed now, and returns
-// the offsets to follow from.
+// ReadTopic hands every batch of the topic to fn, partition after partition, each as ReadPartition does, and returns the
+// offsets to follow from.
 func ReadTopic(ctx context.Context, client *kafkawire.Client, fetcher *consumer.Fetcher, topic string, fn func(*consumer.Batch) error) (map[consumer.TopicPartition]int64, error) {
 	partitions, err := all(ctx, client, topic)
 	if err != nil {
