@@ -40,6 +40,10 @@ type Dependencies struct {
 	Log       zerolog.Logger
 	Version   string           // of the program, for dead letters
 	Now       func() time.Time // nil: time.Now
+	// AppendScore appends the value of a score's record to dst: the way in which a site writes scores in a contract of its
+	// own. Numbers are the event's row, in the order of the model's inputs. Tasks call it at the same time; it must not
+	// keep what it is given. Nil writes churn.v1.Score in the Confluent wire format.
+	AppendScore func(dst []byte, numbers []float64, s *schemas.Score) []byte
 }
 
 // Worker runs one member of the consumer group.
@@ -51,6 +55,8 @@ type Worker struct {
 	log      zerolog.Logger
 	version  string
 	now      func() time.Time
+
+	appendScore func(dst []byte, numbers []float64, s *schemas.Score) []byte
 
 	transport    *kafka.Transport
 	client       *kafkawire.Client
@@ -98,9 +104,14 @@ func New(cfg config.Config, deps Dependencies) (*Worker, error) {
 		now:       deps.Now,
 		transport: deps.Transport,
 		tasks:     map[consumer.TopicPartition]*ownedTask{},
+
+		appendScore: deps.AppendScore,
 	}
 	if w.now == nil {
 		w.now = time.Now
+	}
+	if w.appendScore == nil {
+		w.appendScore = w.appendPublishedScore
 	}
 	var err error
 	if w.client, err = kafkawire.NewClient(kafkawire.Config{Brokers: cfg.Brokers, ClientID: cfg.ClientID, Transport: deps.Transport}); err != nil {
@@ -244,6 +255,11 @@ func (w *Worker) stop(partitions []consumer.TopicPartition, how func(*ownedTask)
 	for _, t := range ending {
 		<-t.done
 	}
+}
+
+// appendPublishedScore writes the published contract.
+func (w *Worker) appendPublishedScore(dst []byte, _ []float64, s *schemas.Score) []byte {
+	return s.AppendAvro(schemas.AppendFrame(dst, w.schemaIDs.score))
 }
 
 // reading runs fn with a fetcher of its own: a fetcher cannot read a partition twice at a time, but several tasks and the
