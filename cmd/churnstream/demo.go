@@ -29,8 +29,8 @@ It ends after --events, after --duration or by Ctrl-C, whichever comes first.`,
   churnstream demo --events 20000 --output json | tail -n 1`,
 		Args: cobra.NoArgs,
 		RunE: action(func(cmd *cobra.Command, _ []string) error {
-			if output != "text" && output != "json" {
-				return usageError(fmt.Errorf("--output: %q is neither text nor json", output))
+			if err := checkOutput("--output", output); err != nil {
+				return err
 			}
 			if cfg.Rate <= 0 || cfg.Events < 0 || cfg.Duration < 0 {
 				return usageError(fmt.Errorf("--rate must be above 0, --events and --duration not below"))
@@ -63,6 +63,14 @@ var started = time.Now()
 
 // result is anything that can be shown to people and to programs.
 type result interface{ WriteText(w io.Writer) error }
+
+// checkOutput refuses forms that printResult does not know.
+func checkOutput(flag, output string) error {
+	if output != "text" && output != "json" {
+		return usageError(fmt.Errorf("%s: %q is neither text nor json", flag, output))
+	}
+	return nil
+}
 
 // printResult writes text, or one line of JSON.
 func printResult(out io.Writer, output string, r result) error {

@@ -325,7 +325,9 @@ func TestExactlyOnceWhenAWorkerIsKilledAndRestarted(t *testing.T) {
 	if err := second.Process.Kill(); err != nil { // SIGKILL: no drain, no goodbye
 		t.Fatal(err)
 	}
-	<-second.exited
+	if err := <-second.exited; err == nil {
+		t.Fatal("the second worker was killed and ended well")
+	}
 	third := startWorker(t, cfg)
 	<-fed
 	testkit.Eventually(t, 90*time.Second, func() bool { return scores.count() >= events }, "all events are scored")

@@ -1,11 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
-	"io"
 	"os"
-	"path/filepath"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -28,8 +26,8 @@ func newModelInspect() *cobra.Command {
 		Example: "  churnstream model inspect models/churn\n  churnstream model inspect models/churn --output json",
 		Args:    cobra.ExactArgs(1),
 		RunE: action(func(cmd *cobra.Command, args []string) error {
-			if output != "text" && output != "json" {
-				return usageError(fmt.Errorf("--output: %q is neither text nor json", output))
+			if err := checkOutput("--output", output); err != nil {
+				return err
 			}
 			model, err := scoring.Load(args[0])
 			if err != nil {
@@ -78,40 +76,26 @@ name; an empty cell is missing.`,
 			if dir == "" {
 				return usageError(fmt.Errorf("--model: give the directory of an artefact"))
 			}
-			if format == "" {
-				format = strings.TrimPrefix(filepath.Ext(input), ".")
+			in, is, err := openRows(s, input, format)
+			if err != nil {
+				return err
 			}
-			options := modelscore.Options{Format: modelscore.Format(format), Contributions: contributions}
-			if err := options.Validate(); err != nil {
-				return usageError(fmt.Errorf("--%w", err))
-			}
+			defer in.Close()
 			model, err := scoring.Load(dir)
 			if err != nil {
 				return err
 			}
-			in, out := s.in, cmd.OutOrStdout()
-			if input != "-" {
-				f, err := os.Open(input)
-				if err != nil {
-					return usageError(fmt.Errorf("--input: %w", err))
-				}
-				defer f.Close()
-				in = f
-			}
+			out := cmd.OutOrStdout()
 			if output != "-" {
-				f, err := os.Create(output)
-				if err != nil {
-					return usageError(fmt.Errorf("--output: %w", err))
+				f, failed := os.Create(output)
+				if failed != nil {
+					return usageError(fmt.Errorf("--output: %w", failed))
 				}
-				defer func() {
-					if closing := f.Close(); err == nil {
-						err = closing
-					}
-				}()
-				out = io.Writer(f)
+				defer func() { err = errors.Join(err, f.Close()) }()
+				out = f
 			}
 			bar := newProgress(s.err, 0, "rows")
-			options.Progress = bar.set
+			options := modelscore.Options{Format: modelscore.Format(is), Contributions: contributions, Progress: bar.set}
 			rows, err := modelscore.Run(cmd.Context(), model, in, out, options)
 			bar.done()
 			if err == nil && output != "-" {

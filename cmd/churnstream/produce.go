@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
-	"strings"
 
 	"github.com/mattn/go-isatty"
 	"github.com/schollz/progressbar/v3"
@@ -38,22 +36,12 @@ JSON fields are matched to the model's inputs by name; an empty cell or null is 
 			if err != nil {
 				return err
 			}
-			if format == "" {
-				format = strings.TrimPrefix(filepath.Ext(input), ".")
+			rows, is, err := openRows(s, input, format)
+			if err != nil {
+				return err
 			}
-			if format != "csv" && format != "jsonl" {
-				return usageError(fmt.Errorf("--format: %q is neither csv nor jsonl", format))
-			}
-			rows := s.in
-			if input != "-" {
-				f, err := os.Open(input)
-				if err != nil {
-					return usageError(fmt.Errorf("--input: %w", err))
-				}
-				defer f.Close()
-				rows = f
-			}
-			return produce(cmd.Context(), cfg, rows, format, key, feed.Config{Topic: cfg.Topics.Events, Rate: rate, Limit: limit}, s.err)
+			defer rows.Close()
+			return produce(cmd.Context(), cfg, rows, is, key, feed.Config{Topic: cfg.Topics.Events, Rate: rate, Limit: limit}, s.err)
 		}),
 	}
 	configFlag(cmd, &path)
@@ -66,40 +54,32 @@ JSON fields are matched to the model's inputs by name; an empty cell or null is 
 }
 
 func produce(ctx context.Context, cfg config.Config, rows io.Reader, format, key string, to feed.Config, progress io.Writer) error {
-	model, _, err := loadModel(cfg)
+	use, err := open(cfg)
 	if err != nil {
 		return err
-	}
-	transport, err := connect.Transport(cfg.ClientID, cfg.Security)
-	if err != nil {
-		return usageError(err)
-	}
-	registry, err := newRegistry(cfg.Registry)
-	if err != nil {
-		return usageError(err)
 	}
 	topics := []connect.TopicSpec{{Name: to.Topic, Key: "topics.events"}}
-	if _, err := connect.Probe(ctx, cfg.Brokers, transport, cfg.Security.SASL, topics, cfg.CreateTopics); err != nil {
+	if _, err := connect.Probe(ctx, cfg.Brokers, use.transport, cfg.Security.SASL, topics, cfg.CreateTopics); err != nil {
 		return err
 	}
-	client, err := kafkawire.NewClient(kafkawire.Config{Brokers: cfg.Brokers, ClientID: cfg.ClientID, Transport: transport})
+	client, err := kafkawire.NewClient(kafkawire.Config{Brokers: cfg.Brokers, ClientID: cfg.ClientID, Transport: use.transport})
 	if err != nil {
 		return err
 	}
 	defer client.CloseIdleConnections()
-	schema, err := model.Contract().AvroSchema()
+	schema, err := use.model.Contract().AvroSchema()
 	if err != nil {
 		return err
 	}
-	id, err := registry.Register(ctx, schemas.Subject(to.Topic), schema)
+	id, err := use.registry.Register(ctx, schemas.Subject(to.Topic), schema)
 	if err != nil {
 		return err
 	}
-	open := feed.CSV
+	read := feed.CSV
 	if format == "jsonl" {
-		open = feed.JSONLines
+		read = feed.JSONLines
 	}
-	source, err := open(rows, model.Contract(), id, key)
+	source, err := read(rows, use.model.Contract(), id, key)
 	if err != nil {
 		return err
 	}

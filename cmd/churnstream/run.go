@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"io"
 	"os"
@@ -15,13 +14,9 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/churnstream/churnstream/drift"
 	"github.com/churnstream/churnstream/internal/admin"
 	"github.com/churnstream/churnstream/internal/config"
-	"github.com/churnstream/churnstream/internal/connect"
 	"github.com/churnstream/churnstream/internal/worker"
-	"github.com/churnstream/churnstream/schemas"
-	"github.com/churnstream/churnstream/scoring"
 )
 
 func newRun(s streams) *cobra.Command {
@@ -52,22 +47,14 @@ Start as many as there are partitions at most; they share them out among themsel
 // runWorker wires a worker with its admin listener; the first that ends ends the other.
 func runWorker(ctx context.Context, cfg config.Config, logOutput io.Writer) error {
 	log := newLog(cfg.Log, logOutput)
-	model, profile, err := loadModel(cfg)
+	use, err := open(cfg)
 	if err != nil {
 		return err
-	}
-	transport, err := connect.Transport(cfg.ClientID, cfg.Security)
-	if err != nil {
-		return usageError(err)
-	}
-	registry, err := newRegistry(cfg.Registry)
-	if err != nil {
-		return usageError(err)
 	}
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	w, err := worker.New(cfg, worker.Dependencies{
-		Transport: transport, Model: model, Profile: profile, Registry: registry,
+		Transport: use.transport, Model: use.model, Profile: use.profile, Registry: use.registry,
 		Metrics: metrics, Log: log, Version: buildVersion(),
 	})
 	if err != nil {
@@ -78,7 +65,7 @@ func runWorker(ctx context.Context, cfg config.Config, logOutput io.Writer) erro
 	}
 	server, err := admin.New(
 		admin.Config{Listen: cfg.Admin.Listen, Pprof: cfg.Admin.Pprof},
-		admin.Version{Version: buildVersion(), Go: runtime.Version(), Model: model.Name() + "@" + model.Version()},
+		admin.Version{Version: buildVersion(), Go: runtime.Version(), Model: use.model.Name() + "@" + use.model.Version()},
 		w, metrics,
 	)
 	if err != nil {
@@ -95,35 +82,6 @@ func runWorker(ctx context.Context, cfg config.Config, logOutput io.Writer) erro
 		return w.Run(group)
 	})
 	return g.Wait()
-}
-
-// loadModel verifies the artefact and reads its drift reference.
-func loadModel(cfg config.Config) (*scoring.Model, *drift.Profile, error) {
-	model, err := scoring.Load(cfg.Model)
-	if err != nil {
-		return nil, nil, err
-	}
-	if !cfg.Drift.Enabled {
-		return model, nil, nil
-	}
-	profile, err := drift.ReadProfile(bytes.NewReader(model.Profile()))
-	if err != nil {
-		return nil, nil, err
-	}
-	return model, profile, nil
-}
-
-func newRegistry(cfg config.Registry) (*schemas.HTTPRegistry, error) {
-	c := schemas.DefaultRegistryConfig()
-	c.URLs, c.Username = cfg.URLs, cfg.Username
-	if cfg.PasswordFile != "" {
-		password, err := config.Secret(cfg.PasswordFile)
-		if err != nil {
-			return nil, err
-		}
-		c.Password = password
-	}
-	return schemas.NewRegistry(c)
 }
 
 // newLog writes JSON, or a console form where a person reads it.

@@ -83,8 +83,17 @@ func TestFaultsOfTheSurroundingsAreNamedWithinTenSeconds(t *testing.T) {
 
 func TestEveryCommandHasHelpWithAnExample(t *testing.T) {
 	for _, args := range [][]string{
-		{"demo"}, {"run"}, {"dev"}, {"produce"}, {"train"}, {"bench"}, {"model", "inspect"}, {"model", "verify"}, {"model", "score"},
-		{"config", "check"}, {"config", "print"},
+		{"demo"},
+		{"run"},
+		{"dev"},
+		{"produce"},
+		{"train"},
+		{"bench"},
+		{"model", "inspect"},
+		{"model", "verify"},
+		{"model", "score"},
+		{"config", "check"},
+		{"config", "print"},
 	} {
 		code, out, _ := runCommand(t, append(args, "--help")...)
 		if code != exitDone || !strings.Contains(out, "Examples:\n  ") || !strings.Contains(out, "churnstream "+strings.Join(args, " ")) {
@@ -104,6 +113,9 @@ func TestWrongUsageEndsWithTwo(t *testing.T) {
 		"a missing configuration":         {"run", "-c", "/does/not/exist.yaml"},
 		"a configuration without a model": {"run"},
 		"neither data nor example":        {"train"},
+		"an unknown form of the report":   {"train", "--telco", "--format", "xml"},
+		"an unknown format of rows":       {"model", "score", "--model", "m", "--input", "rows.parquet"},
+		"rows that are not there":         {"model", "score", "--model", "m", "--input", "/does/not/exist.csv"},
 		"no model":                        {"model", "score"},
 	} {
 		if code, _, errs := runCommand(t, args...); code != exitUsage || errs == "" {

@@ -36,6 +36,9 @@ manifest, model, drift reference and reference rows.
 			if !example && (data == "" || specification == "") {
 				return usageError(fmt.Errorf("--data and --spec go together"))
 			}
+			if err := checkOutput("--format", output); err != nil {
+				return err
+			}
 			rows, text, done, err := trainingInput(s, example, data, specification)
 			if err != nil {
 				return usageError(err)
