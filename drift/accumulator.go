@@ -317,11 +317,11 @@ func (r *ring) adopt(state *schemas.DriftState, places int) bool {
 		return true
 	}
 	b.next = state.NextOffset
-	cells := b.cells[:0]
+	b.cells = b.cells[:0]
 	for _, counts := range state.Counts {
-		cells = append(cells, counts...)
+		b.cells = append(b.cells, counts...)
 	}
-	b.cells = append(cells, state.Groups[:]...)
+	b.cells = append(b.cells, state.Groups[:]...)
 	return true
 }
 

@@ -275,7 +275,7 @@ func TestStateTopicEqualsARecountAfterCommitsAbortsAndCrashes(t *testing.T) {
 		for position < len(times) {
 			end := min(len(times), position+rapid.IntRange(1, 20).Draw(t, "batch"))
 			show(a, position, end)
-			produced := stateTopic(maps.Clone(topic))
+			produced := maps.Clone(topic)
 			require.NoError(t, a.States(produced.put))
 			switch rapid.SampledFrom([]string{"commit", "commit", "abort", "crash before", "crash after", "crash between"}).Draw(t, "end") {
 			case "commit":

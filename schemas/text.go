@@ -31,7 +31,8 @@ func ParseCell(kind Kind, cell string) (number float64, category []byte, err err
 
 // parseText reads the text of a value that is no category; on an error it gives NaN.
 func parseText(kind Kind, text string) (float64, error) {
-	x, want := math.NaN(), ""
+	var x float64
+	var want string
 	switch kind {
 	case Number:
 		x, want = parseNumber(text), "finite number such as 12.5"
@@ -42,7 +43,7 @@ func parseText(kind Kind, text string) (float64, error) {
 	case Timestamp:
 		x, want = parseTimestamp(text), "timestamp such as 2026-03-31T12:00:00Z or milliseconds since 1970"
 	default:
-		return x, fmt.Errorf("BUG: a %s is not kept as a number", kind)
+		return math.NaN(), fmt.Errorf("BUG: a %s is not kept as a number", kind)
 	}
 	if math.IsNaN(x) {
 		return x, fmt.Errorf("%.40q is not a %s", text, want)

@@ -79,7 +79,9 @@ func (s *Server) Run(ctx context.Context) error {
 	if err != nil {
 		err = fmt.Errorf("embedded schema registry: stop: %w", errors.Join(err, server.Close()))
 	}
-	<-failed
+	if served := <-failed; !errors.Is(served, http.ErrServerClosed) {
+		err = errors.Join(err, fmt.Errorf("embedded schema registry: %w", served))
+	}
 	return err
 }
 

@@ -14,7 +14,7 @@ import (
 	"github.com/churnstream/churnstream/internal/kafkawire"
 )
 
-// ErrStop, returned by a callback, ends Follow without an error.
+// ErrStop returned by a callback ends Follow without an error.
 var ErrStop = errors.New("stop following")
 
 // Starts gives the offset to begin with for every partition of the topic: at is consumer.Earliest or consumer.Latest.
