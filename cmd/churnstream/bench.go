@@ -1,10 +1,12 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -29,8 +31,8 @@ nothing about Kafka.`,
   churnstream bench --brokers 127.0.0.1:19092 --reasons 3 --output json`,
 		Args: cobra.NoArgs,
 		RunE: action(func(cmd *cobra.Command, _ []string) error {
-			if output != "text" && output != "json" {
-				return usageError(fmt.Errorf("--output: %q is neither text nor json", output))
+			if err := checkOutput("--output", output); err != nil {
+				return err
 			}
 			if cfg.Events < 1 || cfg.Partitions < 1 || cfg.Rate < 0 {
 				return usageError(fmt.Errorf("--events and --partitions must be at least 1, --rate not below 0"))
@@ -68,9 +70,9 @@ nothing about Kafka.`,
 	return cmd
 }
 
-// workerCommand makes `churnstream run` of this same program.
-func workerCommand(dir string, s streams) func(config.Config) (*exec.Cmd, error) {
-	return func(cfg config.Config) (*exec.Cmd, error) {
+// workerCommand makes `churnstream run` of this same program, which drains when ctx ends.
+func workerCommand(dir string, s streams) func(context.Context, config.Config) (*exec.Cmd, error) {
+	return func(ctx context.Context, cfg config.Config) (*exec.Cmd, error) {
 		self, err := os.Executable()
 		if err != nil {
 			return nil, err
@@ -83,8 +85,9 @@ func workerCommand(dir string, s streams) func(config.Config) (*exec.Cmd, error)
 		if err := os.WriteFile(path, text, 0o600); err != nil {
 			return nil, err
 		}
-		cmd := exec.Command(self, "run", "-c", path)
+		cmd := exec.CommandContext(ctx, self, "run", "-c", path)
 		cmd.Stderr = s.err
+		cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 		return cmd, nil
 	}
 }

@@ -7,11 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math/rand/v2"
 	"os/exec"
 	"slices"
 	"strconv"
-	"syscall"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -23,6 +23,7 @@ import (
 	"github.com/churnstream/churnstream/internal/feed"
 	"github.com/churnstream/churnstream/internal/kafkawire"
 	"github.com/churnstream/churnstream/internal/tail"
+	"github.com/churnstream/churnstream/internal/train"
 	"github.com/churnstream/churnstream/internal/worker"
 	"github.com/churnstream/churnstream/producer"
 )
@@ -66,14 +67,14 @@ type Latency struct {
 // Bench measures one configuration.
 type Bench struct {
 	cfg     Config
-	command func(cfg config.Config) (*exec.Cmd, error)
+	command func(ctx context.Context, cfg config.Config) (*exec.Cmd, error)
 	source  feed.Source
 	report  func(format string, args ...any)
 }
 
-// New prepares a measurement. Command makes the process that runs a worker with a configuration; source gives events
-// for ever; report tells progress.
-func New(cfg Config, command func(config.Config) (*exec.Cmd, error), source feed.Source, report func(string, ...any)) *Bench {
+// New prepares a measurement. Command makes the process that runs a worker with a configuration until its context ends;
+// source gives events for ever; report tells progress.
+func New(cfg Config, command func(context.Context, config.Config) (*exec.Cmd, error), source feed.Source, report func(string, ...any)) *Bench {
 	name := "bench-" + strconv.FormatUint(rand.Uint64(), 36)
 	w := &cfg.Worker
 	w.Group.ID = name
@@ -100,20 +101,29 @@ func (b *Bench) Run(ctx context.Context) (Result, error) {
 		return result, err
 	}
 	b.report("starting the worker")
-	process, err := b.command(b.cfg.Worker)
+	work, stopWorker := context.WithCancel(ctx)
+	defer stopWorker()
+	process, err := b.command(work, b.cfg.Worker)
 	if err != nil {
 		return result, err
 	}
 	if err := process.Start(); err != nil {
 		return result, fmt.Errorf("start the worker: %w", err)
 	}
-	exited := make(chan error, 1)
-	go func() { exited <- process.Wait() }()
+	exited := make(chan struct{})
+	go func() {
+		defer close(exited)
+		_ = process.Wait() // ProcessState tells how
+	}()
 	defer func() {
-		_ = process.Process.Signal(syscall.SIGTERM)
+		stopWorker()
 		<-exited
 	}()
-	if err := b.throughput(ctx, s, process.Process.Pid, exited, &result); err != nil {
+	err = b.throughput(ctx, s, process.Process.Pid, exited, &result)
+	if errors.Is(err, errWorkerEnded) {
+		err = fmt.Errorf("%w: %s", err, process.ProcessState)
+	}
+	if err != nil {
 		return result, err
 	}
 	if b.cfg.Rate > 0 {
@@ -179,8 +189,11 @@ type sample struct {
 // pollEvery is how often the committed offsets are asked for: one small request, so that measuring costs nothing.
 const pollEvery = 20 * time.Millisecond
 
+// errWorkerEnded ends a measurement, which needs the worker.
+var errWorkerEnded = errors.New("the worker ended before the backlog was done")
+
 // throughput follows the committed offsets until the backlog is done. Steady figures are those between 10 % and 90 %.
-func (b *Bench) throughput(ctx context.Context, s *session, pid int, exited <-chan error, r *Result) error {
+func (b *Bench) throughput(ctx context.Context, s *session, pid int, exited <-chan struct{}, r *Result) error {
 	started := time.Now()
 	partitions := make([]consumer.TopicPartition, b.cfg.Partitions)
 	for i := range partitions {
@@ -191,8 +204,8 @@ func (b *Bench) throughput(ctx context.Context, s *session, pid int, exited <-ch
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case err := <-exited:
-			return fmt.Errorf("the worker ended before the backlog was done: %w", err)
+		case <-exited:
+			return errWorkerEnded
 		case <-time.After(pollEvery):
 		}
 		// As nobody in particular: the worker is the member, and its open transactions are not waited for.
@@ -204,7 +217,12 @@ func (b *Bench) throughput(ctx context.Context, s *session, pid int, exited <-ch
 		for _, o := range offsets {
 			last.done += max(0, o)
 		}
-		if last.cpu, _, err = sampleProcess(pid); err != nil {
+		last.cpu, _, err = sampleProcess(pid)
+		if errors.Is(err, fs.ErrNotExist) {
+			<-exited
+			return errWorkerEnded
+		}
+		if err != nil {
 			return err
 		}
 		samples = append(samples, last)
@@ -279,19 +297,14 @@ func (b *Bench) latency(ctx context.Context, s *session) (Latency, error) {
 	if seen < want {
 		return Latency{}, errors.New("not all scores arrived within 30 s of the last event")
 	}
+	if len(ms) == 0 {
+		return Latency{}, errors.New("no score of the measured time arrived; measure longer or at a higher rate")
+	}
 	slices.Sort(ms)
 	return Latency{
 		Rate: b.cfg.Rate, Count: len(ms),
-		P50: quantile(ms, 0.5), P95: quantile(ms, 0.95), P99: quantile(ms, 0.99), Max: quantile(ms, 1),
+		P50: train.Quantile(ms, 0.5), P95: train.Quantile(ms, 0.95), P99: train.Quantile(ms, 0.99), Max: train.Quantile(ms, 1),
 	}, nil
-}
-
-// quantile of sorted values, by the nearest rank.
-func quantile(sorted []float64, q float64) float64 {
-	if len(sorted) == 0 {
-		return 0
-	}
-	return sorted[min(len(sorted)-1, int(q*float64(len(sorted))))]
 }
 
 // WriteText prints the result for people.

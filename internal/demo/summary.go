@@ -62,19 +62,14 @@ func (o *observer) summary(events int, telco *example.Telco) Summary {
 	if alerted {
 		s.ShiftToAlert = pointer(after.Seconds())
 	}
-	slices.Sort(o.latencies)
-	s.Latency = LatencySummary{P50: percentile(o.latencies, 0.5), P95: percentile(o.latencies, 0.95), P99: percentile(o.latencies, 0.99)}
+	if len(o.latencies) > 0 {
+		slices.Sort(o.latencies)
+		s.Latency = LatencySummary{P50: train.Quantile(o.latencies, 0.5), P95: train.Quantile(o.latencies, 0.95), P99: train.Quantile(o.latencies, 0.99)}
+	}
 	return s
 }
 
 func pointer(v float64) *float64 { return &v }
-
-func percentile(sorted []float64, q float64) float64 {
-	if len(sorted) == 0 {
-		return 0
-	}
-	return sorted[min(len(sorted)-1, int(q*float64(len(sorted))))]
-}
 
 // WriteText prints the summary for people.
 func (s Summary) WriteText(w io.Writer) error {

@@ -75,8 +75,8 @@ func evaluate(churn []bool, probabilities []float64, customers []string, thresho
 		}
 		slices.Sort(values)
 		m.Interval = &scoring.Interval{
-			Low:   quantile(values, (1-confidenceLevel)/2),
-			High:  quantile(values, (1+confidenceLevel)/2),
+			Low:   Quantile(values, (1-confidenceLevel)/2),
+			High:  Quantile(values, (1+confidenceLevel)/2),
 			Level: confidenceLevel, Method: method,
 		}
 		return m
@@ -173,8 +173,8 @@ func (s *sample) figures(weights []float64) (f figures, ok bool) {
 	return f, true
 }
 
-// quantile interpolates linearly between the sorted values.
-func quantile(sorted []float64, q float64) float64 {
+// Quantile interpolates linearly between the sorted values, at least one, as numpy.quantile does; q is within [0, 1].
+func Quantile(sorted []float64, q float64) float64 {
 	at := q * float64(len(sorted)-1)
 	low := int(at)
 	high := min(low+1, len(sorted)-1)
