@@ -178,7 +178,7 @@ func explain(err error, brokers []string, sasl config.SASL) error {
 	case closed(err), strings.Contains(err.Error(), "expecting TLS"):
 		return fmt.Errorf("brokers %s accept the connection and close it: the port may want TLS or a login (security.tls, security.sasl): %w", at, err)
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &deadline) && deadline.Timeout():
-		return fmt.Errorf("brokers %s did not answer within %v: is it a Kafka port, and does a firewall let it through? %w", at, probeTimeout, err)
+		return fmt.Errorf("brokers %s did not answer within %v: is it a Kafka port, is TLS on exactly where the broker has it (security.tls.enabled), and does a firewall let it through? %w", at, probeTimeout, err)
 	}
 	return fmt.Errorf("brokers %s: %w", at, err)
 }
