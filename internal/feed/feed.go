@@ -52,6 +52,8 @@ func Run(ctx context.Context, cfg Config, publisher producer.Publisher, source S
 		started = time.Now()
 		ended   error
 	)
+	tick := time.NewTicker(pulse)
+	defer tick.Stop()
 	for ended == nil && ctx.Err() == nil && (cfg.Limit == 0 || sent < cfg.Limit) {
 		due := burst
 		if cfg.Rate > 0 {
@@ -61,10 +63,17 @@ func Run(ctx context.Context, cfg Config, publisher producer.Publisher, source S
 			due = min(due, cfg.Limit-sent)
 		}
 		if due <= 0 {
-			pause(ctx, pulse)
+			select {
+			case <-ctx.Done():
+			case <-tick.C:
+			}
 			continue
 		}
-		if err := publisher.Begin(ctx); err != nil {
+		err := publisher.Begin(ctx)
+		if ctx.Err() != nil {
+			break
+		}
+		if err != nil {
 			return sent, fmt.Errorf("publish to %s: %w", cfg.Topic, err)
 		}
 		appended := 0
@@ -94,13 +103,4 @@ func Run(ctx context.Context, cfg Config, publisher producer.Publisher, source S
 		return sent, ended
 	}
 	return sent, nil
-}
-
-func pause(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-	case <-t.C:
-	}
 }
