@@ -41,7 +41,7 @@ func TestSubscriptionRoundTripAndOlderVersions(t *testing.T) {
 }
 
 func TestSubscriptionIsTheSameWhateverTheOrderOfOwning(t *testing.T) {
-	m := newMembership("")
+	m := membership{owned: map[TopicPartition]bool{}}
 	for p := range int32(20) {
 		m.owned[TopicPartition{fmt.Sprint("t", p%3), p}] = true
 	}

@@ -35,11 +35,6 @@ const (
 // group's leader. It keeps its member id when the coordinator moves.
 type ClassicMembership struct {
 	membership
-	cfg     GroupConfig
-	client  *kafkawire.Client
-	handler Handler
-	log     zerolog.Logger
-	metrics *Metrics
 
 	counts map[string]int32 // partitions per topic that the last assignment of ours knew; nil unless leader
 }
@@ -48,22 +43,30 @@ var _ Membership = (*ClassicMembership)(nil)
 
 // NewClassicMembership checks cfg.
 func NewClassicMembership(cfg GroupConfig, client *kafkawire.Client, handler Handler, log zerolog.Logger) (*ClassicMembership, error) {
-	if err := cfg.Validate(); err != nil {
-		return nil, err
+	faults := cfg.Validate()
+	if cfg.MemberID != "" {
+		faults = errors.Join(faults, errors.New("member_id: the coordinator makes those of the classic protocol; set instance_id instead"))
 	}
-	if cfg.Metrics == nil {
-		cfg.Metrics = NewMetrics(nil)
+	if faults != nil {
+		return nil, faults
 	}
-	cfg.Topics = slices.Compact(slices.Sorted(slices.Values(cfg.Topics)))
-	return &ClassicMembership{
-		membership: newMembership(cfg.InstanceID),
-		cfg:        cfg, client: client, handler: handler, metrics: cfg.Metrics,
-		log: log.With().Str("group", cfg.Group).Logger(),
-	}, nil
+	first := Identity{InstanceID: cfg.InstanceID, Generation: -1}
+	return &ClassicMembership{membership: newMembership(cfg, client, handler, log, first)}, nil
 }
 
 // Run implements Membership.
 func (m *ClassicMembership) Run(ctx context.Context) error {
+	fatal := m.takePart(ctx)
+	if fatal != nil {
+		m.lose()
+		return fatal
+	}
+	m.shutdown(ctx)
+	return nil
+}
+
+// takePart joins again and again until ctx ends; the error is one for the operator.
+func (m *ClassicMembership) takePart(ctx context.Context) error {
 	reason := "start"
 	for ctx.Err() == nil {
 		m.metrics.Rebalances.WithLabelValues(reason).Inc()
@@ -71,24 +74,58 @@ func (m *ClassicMembership) Run(ctx context.Context) error {
 		if err == nil {
 			reason, err = m.hold(ctx, assigned)
 		}
-		if ctx.Err() != nil {
-			break
-		}
-		if err != nil {
+		if err != nil && ctx.Err() == nil {
 			if reason, err = m.recover(ctx, err); err != nil {
-				m.lose()
 				return err
 			}
 		}
 	}
-	m.shutdown()
 	return nil
 }
 
-// rebalance joins the group and returns what it assigns to us.
+// rebalance joins the group and returns what it assigns to us. When ctx ends meanwhile, which may be
+// long before the other members are ready, what is owned is drained while the join goes on: so the
+// coordinator does not miss us, and the last commits have the generation that it wants.
 func (m *ClassicMembership) rebalance(ctx context.Context, reason string) ([]TopicPartition, error) {
+	type outcome struct {
+		assigned []TopicPartition
+		err      error
+	}
+	joining, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	owned := m.ownedSorted()
+	joined := make(chan outcome, 1)
+	go func() {
+		assigned, err := m.joinAndSync(joining, reason, owned)
+		joined <- outcome{assigned, err}
+	}()
+	select {
+	case o := <-joined:
+		return o.assigned, o.err
+	case <-ctx.Done():
+	}
+	if len(owned) == 0 {
+		stop()
+		<-joined
+		return nil, ctx.Err()
+	}
+	kept := make(chan struct{})
+	go func() {
+		defer close(kept)
+		<-joined
+		pulse := m.startPulse(joining)
+		<-joining.Done()
+		_ = pulse.end() // the answer to any news is that we are leaving
+	}()
+	m.giveUp(owned)
+	stop()
+	<-kept
+	return nil, ctx.Err()
+}
+
+func (m *ClassicMembership) joinAndSync(ctx context.Context, reason string, owned []TopicPartition) ([]TopicPartition, error) {
 	started := time.Now()
-	j, err := m.join(ctx, reason)
+	j, err := m.join(ctx, reason, owned)
 	if err != nil {
 		return nil, err
 	}
@@ -117,29 +154,19 @@ func (m *ClassicMembership) rebalance(ctx context.Context, reason string) ([]Top
 // reason for it, or the error that ended the membership.
 func (m *ClassicMembership) hold(ctx context.Context, assigned []TopicPartition) (reason string, err error) {
 	synced := time.Now()
-	// Heartbeats outlive ctx: what is being drained at its end is still ours.
-	beating, stop := context.WithCancel(context.WithoutCancel(ctx))
-	defer stop()
-	ended := make(chan error, 1)
-	go func() { ended <- m.beat(beating) }()
-	finish := func() error { stop(); return <-ended }
+	pulse := m.startPulse(ctx)
+	defer pulse.end()
 
 	revoked, added := m.difference(assigned)
-	if len(revoked) > 0 {
-		m.handler.Revoked(revoked)
-		for _, tp := range revoked {
-			delete(m.owned, tp)
-		}
+	m.giveUp(revoked)
+	if ctx.Err() == nil {
+		m.take(added)
 	}
-	if ctx.Err() == nil && len(added) > 0 {
-		for _, tp := range added {
-			m.owned[tp] = true
+	if len(revoked) > 0 { // what was given up is handed out in a second round
+		if !sleep(ctx, quickBeat-time.Since(synced)) {
+			return "", ctx.Err()
 		}
-		m.handler.Assigned(added)
-	}
-	if ctx.Err() == nil && len(revoked) > 0 { // what was given up is handed out in a second round
-		sleep(ctx, quickBeat-time.Since(synced))
-		if err := finish(); err != nil && !errors.Is(err, kafka.RebalanceInProgress) {
+		if err := pulse.end(); err != nil && !errors.Is(err, kafka.RebalanceInProgress) {
 			return "", err
 		}
 		return "revoked", nil
@@ -149,40 +176,19 @@ func (m *ClassicMembership) hold(ctx context.Context, assigned []TopicPartition)
 	defer refresh.Stop()
 	for {
 		select {
-		case err := <-ended:
-
+		case err := <-pulse.news:
 			return "", err
 		case <-refresh.C:
 			if m.partitionsChanged(ctx) {
-				if err := finish(); err != nil {
+				if err := pulse.end(); err != nil {
 					return "", err
 				}
 				return "partitions_changed", nil
 			}
 		case <-ctx.Done():
-			m.drain()
-			return "", finish()
+			return "", ctx.Err()
 		}
 	}
-}
-
-// drain revokes everything while heartbeats go on.
-func (m *ClassicMembership) drain() {
-	if len(m.owned) == 0 {
-		return
-	}
-	m.handler.Revoked(m.ownedSorted())
-	clear(m.owned)
-}
-
-// lose drops everything without a commit.
-func (m *ClassicMembership) lose() {
-	if len(m.owned) == 0 {
-		return
-	}
-	m.metrics.LostPartitions.Add(float64(len(m.owned)))
-	m.handler.Lost(m.ownedSorted())
-	clear(m.owned)
 }
 
 // recover decides what an error of the group means: how to go on, or the error for the operator.
@@ -216,21 +222,57 @@ func (m *ClassicMembership) recover(ctx context.Context, err error) (reason stri
 
 // shutdown gives everything back and leaves, so that others need not wait for the session to end.
 // A static member stays: it is expected back.
-func (m *ClassicMembership) shutdown() {
-	m.drain()
+func (m *ClassicMembership) shutdown(ctx context.Context) {
+	if len(m.owned) > 0 {
+		pulse := m.startPulse(ctx)
+		m.giveUp(m.ownedSorted())
+		_ = pulse.end() // whatever the group wants of us now, the answer is to leave
+	}
 	if m.cfg.InstanceID != "" || m.Identity().MemberID == "" {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), leaveTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveTimeout)
 	defer cancel()
-	if err := m.leave(ctx); err != nil {
+	if err := m.leave(ctx); err != nil && kafkawire.CodeOf(err) != int16(kafka.UnknownMemberId) {
 		m.log.Warn().Err(err).Msg("could not leave the group; the others wait for the session to end")
 	}
 	m.become("", -1)
 }
 
-// beat sends heartbeats until the group needs us, which is the error, or ctx ends.
-func (m *ClassicMembership) beat(ctx context.Context) error {
+// pulse is the heartbeat of one generation.
+type pulse struct {
+	news chan error // the last reason to join again, or for which there is nothing left to keep alive
+	done chan struct{}
+	stop context.CancelFunc
+}
+
+// startPulse begins heartbeats. They outlive ctx: what is being drained at its end is still ours.
+func (m *ClassicMembership) startPulse(ctx context.Context) *pulse {
+	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
+	p := &pulse{news: make(chan error, 1), done: make(chan struct{}), stop: stop}
+	go func() {
+		defer close(p.done)
+		m.beat(ctx, p.news)
+	}()
+	return p
+}
+
+// end stops the heartbeats and returns the news that nobody has taken yet.
+func (p *pulse) end() error {
+	p.stop()
+	<-p.done
+	select {
+	case err := <-p.news:
+		return err
+	default:
+		return nil
+	}
+}
+
+// beat sends heartbeats until the group does not know this generation of ours any more, which is
+// news, or ctx ends. That others wait for us to join again is news, too, but no reason to stop: the
+// handler may be draining what others wait for, and the session goes on meanwhile.
+func (m *ClassicMembership) beat(ctx context.Context, news chan error) {
 	started, lastLog := time.Now(), time.Time{}
 	pause := func() time.Duration {
 		if time.Since(started) < settleTime {
@@ -238,17 +280,20 @@ func (m *ClassicMembership) beat(ctx context.Context) error {
 		}
 		return m.cfg.HeartbeatInterval
 	}
-	for sleep(ctx, pause()) {
+	for wait := pause(); sleep(ctx, wait); {
 		err := m.heartbeat(ctx)
-		for err != nil {
-			if ctx.Err() != nil {
-				return nil
-			}
-			moved, retriable := kafkawire.Retriable(err)
-			if !retriable {
-				m.metrics.Heartbeats.WithLabelValues("refused").Inc()
-				return err
-			}
+		moved, retriable := kafkawire.Retriable(err)
+		switch {
+		case err == nil:
+			m.metrics.Heartbeats.WithLabelValues("ok").Inc()
+			wait = pause()
+		case ctx.Err() != nil:
+			return
+		case errors.Is(err, kafka.RebalanceInProgress):
+			m.metrics.Heartbeats.WithLabelValues("rebalance").Inc()
+			put(news, err)
+			wait = m.cfg.HeartbeatInterval
+		case retriable:
 			// The coordinator is away: look for it and go on as the same member of the same generation.
 			m.metrics.Heartbeats.WithLabelValues("retried").Inc()
 			if time.Since(lastLog) > 5*time.Second {
@@ -258,14 +303,13 @@ func (m *ClassicMembership) beat(ctx context.Context) error {
 			if moved {
 				m.forgetCoordinator()
 			}
-			if !sleep(ctx, coordinatorPause) {
-				return nil
-			}
-			err = m.heartbeat(ctx)
+			wait = coordinatorPause
+		default:
+			m.metrics.Heartbeats.WithLabelValues("refused").Inc()
+			put(news, err)
+			return
 		}
-		m.metrics.Heartbeats.WithLabelValues("ok").Inc()
 	}
-	return nil
 }
 
 // partitionsChanged says whether the group's leader has to assign anew.
@@ -322,34 +366,12 @@ func (m *ClassicMembership) countPartitions(ctx context.Context, members []subsc
 	return counts, nil
 }
 
-func (m *ClassicMembership) forgetCoordinator() {
-	m.client.ForgetCoordinator(kafkawire.Group, m.cfg.Group)
-}
-
-// call sends one request to the coordinator in the highest version that both sides speak.
-func (m *ClassicMembership) call(ctx context.Context, key protocol.ApiKey, ours, flexibleFrom, staticFrom int16,
-	encode func(*kafkawire.Writer, int16), decode func(*kafkawire.Reader, int16) error,
-) error {
-	broker, err := m.client.Coordinator(ctx, kafkawire.Group, m.cfg.Group)
-	if err != nil {
-		return err
+// static is the least version of a request: from is the one that came to know instance ids (Kafka 2.3).
+func (m *ClassicMembership) static(from int16) int16 {
+	if m.cfg.InstanceID == "" {
+		return 0
 	}
-	versions, err := m.client.Versions(ctx, broker)
-	if err != nil {
-		return err
-	}
-	version, err := versions.Max(key, ours)
-	if err != nil {
-		return err
-	}
-	if m.cfg.InstanceID != "" && version < staticFrom {
-		return fmt.Errorf("%s: the broker speaks up to v%d, an instance_id needs v%d (Kafka 2.3): %w", key, version, staticFrom, kafka.UnsupportedVersion)
-	}
-	return m.client.Do(ctx, &kafkawire.Request{
-		Key: key, Version: version, FlexibleFrom: flexibleFrom, Broker: broker,
-		Encode: func(w *kafkawire.Writer) { encode(w, version) },
-		Decode: func(r *kafkawire.Reader) error { return decode(r, version) },
-	})
+	return from
 }
 
 // joined is the answer to JoinGroup; members are given to the leader alone.
@@ -360,12 +382,12 @@ type joined struct {
 	members        []subscription
 }
 
-func (m *ClassicMembership) join(ctx context.Context, reason string) (j joined, err error) {
+func (m *ClassicMembership) join(ctx context.Context, reason string, owned []TopicPartition) (j joined, err error) {
 	identity := m.Identity()
-	own := subscription{topics: m.cfg.Topics, owned: m.ownedSorted(), generation: identity.Generation, rack: m.cfg.Rack}
+	own := subscription{topics: m.cfg.Topics, owned: owned, generation: identity.Generation, rack: m.cfg.Rack}
 	ctx, cancel := context.WithTimeout(ctx, m.cfg.RebalanceTimeout+5*time.Second) // the coordinator waits for all members
 	defer cancel()
-	err = m.call(ctx, protocol.JoinGroup, 9, 6, 5, func(w *kafkawire.Writer, version int16) {
+	err = m.call(ctx, protocol.JoinGroup, m.static(5), 9, 6, func(w *kafkawire.Writer, version int16) {
 		w.String(m.cfg.Group)
 		w.Int32(int32(m.cfg.SessionTimeout.Milliseconds()))
 		if version >= 1 {
@@ -427,7 +449,7 @@ func (m *ClassicMembership) sync(ctx context.Context, plan map[string][]TopicPar
 	identity := m.Identity()
 	ctx, cancel := context.WithTimeout(ctx, m.cfg.RebalanceTimeout+5*time.Second) // the coordinator waits for the leader
 	defer cancel()
-	err = m.call(ctx, protocol.SyncGroup, 5, 4, 3, func(w *kafkawire.Writer, version int16) {
+	err = m.call(ctx, protocol.SyncGroup, m.static(3), 5, 4, func(w *kafkawire.Writer, version int16) {
 		w.String(m.cfg.Group)
 		w.Int32(identity.Generation)
 		w.String(identity.MemberID)
@@ -465,9 +487,9 @@ func (m *ClassicMembership) sync(ctx context.Context, plan map[string][]TopicPar
 
 func (m *ClassicMembership) heartbeat(ctx context.Context) error {
 	identity := m.Identity()
-	ctx, cancel := context.WithTimeout(ctx, max(4*m.cfg.HeartbeatInterval, 2*time.Second))
+	ctx, cancel := context.WithTimeout(ctx, m.heartbeatTimeout())
 	defer cancel()
-	return m.call(ctx, protocol.Heartbeat, 4, 4, 3, func(w *kafkawire.Writer, version int16) {
+	return m.call(ctx, protocol.Heartbeat, m.static(3), 4, 4, func(w *kafkawire.Writer, version int16) {
 		w.String(m.cfg.Group)
 		w.Int32(identity.Generation)
 		w.String(identity.MemberID)
@@ -485,7 +507,7 @@ func (m *ClassicMembership) heartbeat(ctx context.Context) error {
 
 func (m *ClassicMembership) leave(ctx context.Context) error {
 	identity := m.Identity()
-	return m.call(ctx, protocol.LeaveGroup, 5, 4, 3, func(w *kafkawire.Writer, version int16) {
+	return m.call(ctx, protocol.LeaveGroup, m.static(3), 5, 4, func(w *kafkawire.Writer, version int16) {
 		w.String(m.cfg.Group)
 		if version < 3 {
 			w.String(identity.MemberID)

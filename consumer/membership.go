@@ -8,7 +8,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rs/zerolog"
 	"github.com/segmentio/kafka-go"
+	"github.com/segmentio/kafka-go/protocol"
 
 	"github.com/churnstream/churnstream/internal/kafkawire"
 )
@@ -22,7 +24,7 @@ type Identity struct {
 
 // Handler learns what this member owns. Its methods are called one after the other from the
 // goroutine of Membership.Run; heartbeats go on meanwhile, so they may block, but not longer than
-// the rebalance timeout.
+// the rebalance timeout: then the coordinator takes the member for dead and gives all to others.
 type Handler interface {
 	// Assigned partitions are ours from now on.
 	Assigned([]TopicPartition)
@@ -46,18 +48,23 @@ type Membership interface {
 // GroupConfig says which group to join and as whom.
 type GroupConfig struct {
 	Group string
-	// InstanceID makes the member static (KIP-345): after a restart within SessionTimeout it has its
-	// partitions back and nobody else notices. It must be unique in the group.
+	// InstanceID makes a member of the classic protocol static (KIP-345): after a restart within
+	// SessionTimeout it has its partitions back and nobody else notices. It must be unique in the group.
 	InstanceID string
+	// MemberID does the same in the consumer protocol, in which a static member that was killed is
+	// locked out until its session ends. Empty: one is made, for the life of the process. It must be
+	// unique in the group: the coordinator cannot tell two processes of one member id apart.
+	MemberID string
 	// Rack is passed on to the group's leader.
 	Rack   string
 	Topics []string
-	// SessionTimeout is the silence after which the coordinator gives our partitions to others.
+	// SessionTimeout is the silence after which the coordinator gives our partitions to others. In the
+	// consumer protocol the broker's group.consumer.session.timeout.ms says it.
 	SessionTimeout time.Duration
 	// RebalanceTimeout is the time that members have for draining what is revoked.
 	RebalanceTimeout  time.Duration
 	HeartbeatInterval time.Duration
-	// RefreshInterval is how often the group's leader looks for new topics and partitions.
+	// RefreshInterval is how often the leader of a classic group looks for new topics and partitions.
 	RefreshInterval time.Duration
 	// Metrics may be nil.
 	Metrics *Metrics
@@ -128,13 +135,22 @@ func withRemedy(err error, group string) error {
 		kafka.GroupMaxSizeReached:       "the broker's group.max.size is reached; run fewer workers or raise it",
 		kafka.InvalidGroupId:            "choose a group name of letters, digits, dots, dashes and underscores",
 		kafka.SASLAuthenticationFailed:  "check user name and password",
-		kafka.UnsupportedVersion:        "use a broker of Kafka 2.5 or newer",
+		kafka.UnsupportedVersion:        "use a broker of Kafka 2.5 or newer, of 4.0 or newer for the consumer protocol",
+		kafka.GroupIdNotFound:           "classic members that cannot share a group with the consumer protocol hold it; stop them, or set the broker's group.consumer.migration.policy to bidirectional",
+		kafka.InvalidRequest:            "the broker refuses what this member says of itself; look at member_id",
+		unsupportedAssignor:             "set the broker's group.consumer.assignors to its default",
 	}
 	return &GroupError{Group: group, Err: err, Remedy: remedies[kafka.Error(kafkawire.CodeOf(err))]}
 }
 
-// membership is what every group protocol needs: the identity, and what is owned.
+// membership is what both group protocols need: the identity, what is owned, the way to the coordinator.
 type membership struct {
+	cfg     GroupConfig
+	client  *kafkawire.Client
+	handler Handler
+	log     zerolog.Logger
+	metrics *Metrics
+
 	owned map[TopicPartition]bool // of Run's goroutine
 
 	mu       sync.Mutex
@@ -142,10 +158,17 @@ type membership struct {
 	changed  chan struct{}
 }
 
-func newMembership(instanceID string) membership {
+// newMembership takes a valid cfg.
+func newMembership(cfg GroupConfig, client *kafkawire.Client, handler Handler, log zerolog.Logger, first Identity) membership {
+	if cfg.Metrics == nil {
+		cfg.Metrics = NewMetrics(nil)
+	}
+	cfg.Topics = slices.Compact(slices.Sorted(slices.Values(cfg.Topics)))
 	return membership{
+		cfg: cfg, client: client, handler: handler, metrics: cfg.Metrics,
+		log:      log.With().Str("group", cfg.Group).Logger(),
 		owned:    map[TopicPartition]bool{},
-		identity: Identity{InstanceID: instanceID, Generation: -1},
+		identity: first,
 		changed:  make(chan struct{}),
 	}
 }
@@ -173,6 +196,39 @@ func (m *membership) become(member string, generation int32) {
 	m.identity.MemberID, m.identity.Generation = member, generation
 	close(m.changed)
 	m.changed = make(chan struct{})
+}
+
+// take makes partitions ours and tells the handler.
+func (m *membership) take(partitions []TopicPartition) {
+	if len(partitions) == 0 {
+		return
+	}
+	for _, tp := range partitions {
+		m.owned[tp] = true
+	}
+	m.handler.Assigned(partitions)
+}
+
+// giveUp has the handler drain partitions, which then are not ours any more.
+func (m *membership) giveUp(partitions []TopicPartition) {
+	if len(partitions) == 0 {
+		return
+	}
+	m.handler.Revoked(partitions)
+	for _, tp := range partitions {
+		delete(m.owned, tp)
+	}
+}
+
+// lose drops everything without a commit. It comes before any new identity: nothing that was begun
+// in the old one's name may be committed in the new one's.
+func (m *membership) lose() {
+	if len(m.owned) == 0 {
+		return
+	}
+	m.metrics.LostPartitions.Add(float64(len(m.owned)))
+	m.handler.Lost(m.ownedSorted())
+	clear(m.owned)
 }
 
 // ownedSorted is what is owned, in a fixed order: a subscription that differs only in order would
@@ -203,4 +259,49 @@ func (m *membership) difference(assigned []TopicPartition) (revoked, added []Top
 	slices.SortFunc(revoked, compareTopicPartitions)
 	slices.SortFunc(added, compareTopicPartitions)
 	return revoked, added
+}
+
+func (m *membership) forgetCoordinator() {
+	m.client.ForgetCoordinator(kafkawire.Group, m.cfg.Group)
+}
+
+// call sends one request to the coordinator in the highest version that both sides speak, and in
+// version least at least.
+func (m *membership) call(ctx context.Context, key protocol.ApiKey, least, ours, flexibleFrom int16,
+	encode func(*kafkawire.Writer, int16), decode func(*kafkawire.Reader, int16) error,
+) error {
+	broker, err := m.client.Coordinator(ctx, kafkawire.Group, m.cfg.Group)
+	if err != nil {
+		return err
+	}
+	versions, err := m.client.Versions(ctx, broker)
+	if err != nil {
+		return err
+	}
+	version, err := versions.Max(key, ours)
+	if err != nil {
+		return err
+	}
+	if version < least {
+		return fmt.Errorf("%s: the broker speaks up to v%d, v%d is needed: %w", key, version, least, kafka.UnsupportedVersion)
+	}
+	return m.client.Do(ctx, &kafkawire.Request{
+		Key: key, Version: version, FlexibleFrom: flexibleFrom, Broker: broker,
+		Encode: func(w *kafkawire.Writer) { encode(w, version) },
+		Decode: func(r *kafkawire.Reader) error { return decode(r, version) },
+	})
+}
+
+// heartbeatTimeout is when a heartbeat counts as lost.
+func (m *membership) heartbeatTimeout() time.Duration {
+	return max(4*m.cfg.HeartbeatInterval, 2*time.Second)
+}
+
+// put replaces what lies in a channel of size 1. One goroutine puts.
+func put[T any](mailbox chan T, news T) {
+	select {
+	case <-mailbox:
+	default:
+	}
+	mailbox <- news
 }
