@@ -1,0 +1,133 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/churnstream/churnstream/bench/peers/job"
+	"github.com/churnstream/churnstream/drift"
+	"github.com/churnstream/churnstream/schemas"
+	"github.com/churnstream/churnstream/scoring"
+)
+
+// The first inputs of the contract are not the model's: the score repeats them.
+const (
+	inputEventID = iota
+	inputEventTS
+	modelInputs
+)
+
+// contract is what the job's scores need of an event.
+func contract() schemas.Contract {
+	inputs := []schemas.Input{
+		inputEventID: {Name: "event_id", Kind: schemas.Number},
+		inputEventTS: {Name: "event_ts", Kind: schemas.Timestamp},
+	}
+	for _, name := range job.Numbers {
+		in := schemas.Input{Name: name, Kind: schemas.Number}
+		switch name {
+		case "days_since_last_login", "nps_score":
+			in.Nullable = true
+		case "autopay":
+			in.Kind = schemas.Boolean
+		}
+		inputs = append(inputs, in)
+	}
+	for _, name := range job.CategoryFields {
+		inputs = append(inputs, schemas.Input{Name: name, Kind: schemas.Category})
+	}
+	return schemas.Contract{Inputs: inputs}
+}
+
+// pipeline is the job's model with its standardisation folded into the coefficients.
+func pipeline(m *job.Model) scoring.Pipeline {
+	linear := m.Fold()
+	p := scoring.Pipeline{
+		Steps: []scoring.Step{
+			scoring.Impute{Columns: []string{"days_since_last_login", "nps_score"}, Values: []float64{0, 0}},
+			scoring.OneHot{Columns: job.CategoryFields[:], Categories: job.Categories[:], Unknown: scoring.UnknownIgnored},
+		},
+		Features:   append([]string(nil), job.Numbers[:]...),
+		Background: m.Mean,
+		Model:      scoring.LogisticRegression{Coefficients: append([]float64(nil), linear.Numbers[:]...), Intercept: linear.Bias},
+	}
+	for field, values := range job.Categories {
+		for i, value := range values {
+			p.Features = append(p.Features, job.CategoryFields[field]+"="+value)
+			p.Model.Coefficients = append(p.Model.Coefficients, linear.Categories[field][i])
+		}
+	}
+	return p
+}
+
+// populationRows is how many events make the drift reference, and referenceRows how many of them the artefact is
+// checked with when it is loaded.
+const (
+	populationRows = 5000
+	referenceRows  = 200
+)
+
+// writeArtefact makes an artefact of the model in an empty directory. Its reference probabilities are the job's own, so
+// that it can be loaded only if it gives them.
+func writeArtefact(dir string, m *job.Model) error {
+	c := contract()
+	population, probabilities := rows(m, populationRows)
+	profile, err := drift.BuildProfile(c, population, probabilities, drift.DefaultProfileConfig())
+	if err != nil {
+		return err
+	}
+	var text bytes.Buffer
+	if err := drift.WriteProfile(&text, profile); err != nil {
+		return err
+	}
+	reference, probabilities := rows(m, referenceRows)
+	_, err = scoring.WriteArtefact(dir, scoring.Artefact{
+		Manifest: scoring.Manifest{
+			Name: "peers", Version: job.ModelVersion, CreatedAt: time.Now().UTC(),
+			Training:  scoring.Training{Library: "bench/peers", LibraryVersion: "1"},
+			Threshold: 0.5,
+			Label:     scoring.Label{Definition: "made up: the comparison is about speed", Horizon: "30d"},
+			Inputs:    c.Inputs,
+		},
+		Pipeline:  pipeline(m),
+		Profile:   text.Bytes(),
+		Reference: scoring.Reference{Rows: reference, Probability: probabilities},
+	})
+	if err != nil {
+		return fmt.Errorf("write the model's artefact: %w", err)
+	}
+	return nil
+}
+
+// rows gives the first n events as rows of the contract, with the probability of each.
+func rows(m *job.Model, n int) (*schemas.Rows, []float64) {
+	out := schemas.NewRows(len(contract().Inputs), n)
+	probabilities := make([]float64, n)
+	for i := range n {
+		a := job.Make(int64(i), int64(i))
+		probabilities[i] = m.Probability(&a)
+		numbers, categories := out.Row(out.Append())
+		autopay := 0.0
+		if a.Autopay {
+			autopay = 1
+		}
+		days, nps := math.NaN(), math.NaN()
+		if a.DaysSinceLastLogin != nil {
+			days = float64(*a.DaysSinceLastLogin)
+		}
+		if a.NPSScore != nil {
+			nps = *a.NPSScore
+		}
+		copy(numbers, []float64{
+			float64(a.EventID), float64(a.EventTS), float64(a.TenureMonths), a.MonthlyCharges, a.TotalCharges, a.DataUsedGB, a.MinutesUsed,
+			float64(a.SupportCalls90d), float64(a.LatePayments12m), days, nps, a.AvgSessionSeconds, float64(a.Logins30d),
+			float64(a.NumLines), a.DiscountPct, float64(a.RoamingEvents30d), float64(a.DroppedCalls30d), autopay,
+		})
+		for k, value := range [...]string{a.Contract, a.PaymentMethod, a.InternetService, a.Region} {
+			categories[modelInputs+len(job.Numbers)+k] = []byte(value)
+		}
+	}
+	return out, probabilities
+}
