@@ -84,8 +84,8 @@ func NewMetrics(reg prometheus.Registerer, profile *Profile) (*Metrics, error) {
 			states = append(states, state.WithLabelValues(f.Name, string(s)))
 		}
 		m.states = append(m.states, states)
-		m.setFeature(i, Finding{PSI: math.NaN(), Critical: math.NaN(), PValue: math.NaN(), State: StateInsufficientData})
 	}
+	m.Forget()
 	var faults []error
 	for _, c := range []prometheus.Collector{
 		events, late, rejected, replayed, ratio, reference, psi, critical, pValue, state, raised, windowEvents, effective, end,
@@ -108,6 +108,17 @@ func (m *Metrics) Report(evaluation Evaluation, alarms *Alarms) {
 	for i, f := range evaluation.Findings {
 		m.setFeature(i, f)
 		m.raised[i].Set(oneIf(alarms.Raised(f.Feature)))
+	}
+}
+
+// Forget shows that nothing is evaluated here, as at the start: another worker may be doing it.
+func (m *Metrics) Forget() {
+	m.windowEvents.Set(0)
+	m.effective.Set(0)
+	m.end.Set(0)
+	for i := range m.psi {
+		m.setFeature(i, Finding{PSI: math.NaN(), Critical: math.NaN(), PValue: math.NaN(), State: StateInsufficientData})
+		m.raised[i].Set(0)
 	}
 }
 

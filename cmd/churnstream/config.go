@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/churnstream/churnstream/internal/config"
+	"github.com/churnstream/churnstream/internal/worker"
 )
 
 // configFlag adds -c to a command.
@@ -16,6 +17,9 @@ func configFlag(cmd *cobra.Command, path *string) {
 // loadConfig reads file and environment; every fault at once is a usage error.
 func loadConfig(path string, s streams) (config.Config, error) {
 	cfg, err := config.Load(path, s.environ)
+	if err == nil { // else the same values would be named twice
+		err = worker.Validate(cfg)
+	}
 	if err != nil {
 		return cfg, usageError(fmt.Errorf("the configuration is not usable:\n%w", err))
 	}

@@ -30,10 +30,23 @@ func Topics(cfg config.Config) []connect.TopicSpec {
 			connect.TopicSpec{Name: cfg.Topics.DriftState, Key: "topics.drift_state", Configs: map[string]string{
 				"cleanup.policy": "compact", "segment.bytes": "4194304", "min.cleanable.dirty.ratio": "0.1", "max.compaction.lag.ms": "600000",
 			}},
-			connect.TopicSpec{Name: cfg.Topics.DriftAlerts, Key: "topics.drift_alerts"},
+			// The newest alert of a feature is the memory of its alarm, whatever its age; a week of history stays beside it.
+			connect.TopicSpec{Name: cfg.Topics.DriftAlerts, Key: "topics.drift_alerts", Configs: map[string]string{
+				"cleanup.policy": "compact", "min.compaction.lag.ms": "604800000",
+			}},
 		)
 	}
 	return topics
+}
+
+// Validate reports every value that a part of the worker would refuse, each with its key. It contacts nobody.
+func Validate(cfg config.Config) error {
+	producing, err := producerConfig(cfg, nil)
+	faults := []error{err, producing.Validate(), fetchConfig(cfg, nil).Validate(), groupConfig(cfg, nil).Validate()}
+	if cfg.Drift.Enabled {
+		faults = append(faults, window(cfg).Validate(), alarmConfig(cfg).Validate(), shiftConfig(cfg).Validate())
+	}
+	return errors.Join(faults...)
 }
 
 // register publishes the contracts and remembers their ids. The event contract is published too, so that producers
@@ -83,16 +96,34 @@ func fetchConfig(cfg config.Config, metrics *consumer.Metrics) consumer.FetchCon
 	return f
 }
 
+// stateFetchConfig is for the topic of drift states, which is small: a bucket is a kilobyte.
+func stateFetchConfig(cfg config.Config, metrics *consumer.Metrics) consumer.FetchConfig {
+	f := fetchConfig(cfg, metrics)
+	f.OffsetReset = consumer.ResetEarliest
+	f.MaxBytes, f.MaxPartitionBytes, f.MemoryBytes = 1<<20, 256<<10, 4<<20
+	return f
+}
+
 func groupConfig(cfg config.Config, metrics *consumer.Metrics) consumer.GroupConfig {
 	g := consumer.DefaultGroupConfig()
 	g.Metrics = metrics
 	g.Group = cfg.Group.ID
 	g.InstanceID = cfg.Group.InstanceID
+	g.MemberID = cfg.Group.MemberID
 	g.Topics = []string{cfg.Topics.Events}
 	g.SessionTimeout = cfg.Group.SessionTimeout.Std()
 	g.RebalanceTimeout = cfg.Group.RebalanceTimeout.Std()
 	g.HeartbeatInterval = cfg.Group.HeartbeatInterval.Std()
 	return g
+}
+
+// newMembership speaks the configured group protocol.
+func (w *Worker) newMembership(metrics *consumer.Metrics) (consumer.Membership, error) {
+	cfg := groupConfig(w.cfg, metrics)
+	if w.cfg.Group.Protocol == "consumer" {
+		return consumer.NewConsumerMembership(cfg, w.client, w, w.log)
+	}
+	return consumer.NewClassicMembership(cfg, w.client, w, w.log)
 }
 
 func producerConfig(cfg config.Config, metrics *producer.Metrics) (producer.Config, error) {
@@ -123,17 +154,17 @@ func (w *Worker) newOwnPublisher(id string) (producer.Publisher, error) {
 	return producer.NewTransactional(w.producing, w.client, transactionalPrefix(w.cfg)+"-"+id)
 }
 
-// newShared gives the producer of all of this worker's partitions, or nil where each has its own. Under the instance id
-// a restarted worker ends at once what it left open; without one, the transaction timeout does.
+// newShared gives the producer of all of this worker's partitions, or nil where each has its own. Under the instance or
+// member id a restarted worker ends at once what it left open; without one, the transaction timeout does.
 func newShared(cfg config.Config, producing producer.Config, client *kafkawire.Client) (*producer.Shared, error) {
 	if cfg.Delivery != config.ExactlyOnce || cfg.Produce.Transactions != "worker" {
 		return nil, nil //nolint:nilnil // no shared producer is one of the two ways
 	}
-	instance := cfg.Group.InstanceID
+	instance := cmp.Or(cfg.Group.InstanceID, cfg.Group.MemberID)
 	if instance == "" {
 		instance = strings.ToLower(rand.Text()[:12])
 	}
-	return producer.NewShared(producing, client, transactionalPrefix(cfg)+"-"+instance)
+	return producer.NewShared(producing, client, transactionalPrefix(cfg)+"-worker-"+instance)
 }
 
 func transactionalPrefix(cfg config.Config) string {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/churnstream/churnstream/consumer"
 	"github.com/churnstream/churnstream/drift"
+	"github.com/churnstream/churnstream/internal/config"
 	"github.com/churnstream/churnstream/internal/tail"
 	"github.com/churnstream/churnstream/producer"
 	"github.com/churnstream/churnstream/schemas"
@@ -31,6 +32,7 @@ func (w *watcher) run(fetch, work context.Context) error {
 		err := w.worker.reading(fetch, func(fetch context.Context, fetcher *consumer.Fetcher) error {
 			return w.watch(fetch, work, fetcher)
 		})
+		w.worker.driftMetrics.Forget() // another worker may evaluate from here on
 		if fetch.Err() != nil {
 			return nil
 		}
@@ -172,7 +174,7 @@ func decodeState(r *consumer.Record, s *schemas.DriftState) error {
 // newCounts gives the accumulator of a partition with what its earlier owners committed.
 func (w *Worker) newCounts(ctx context.Context, source consumer.TopicPartition) (*drift.Accumulator, error) {
 	counted := drift.Source{ModelDigest: w.model.Digest(), Topic: source.Topic, Partition: source.Partition}
-	counts, err := drift.NewAccumulator(w.profile, w.model.Contract(), w.window(), counted, w.driftMetrics)
+	counts, err := drift.NewAccumulator(w.profile, w.model.Contract(), window(w.cfg), counted, w.driftMetrics)
 	if err != nil {
 		return nil, err
 	}
@@ -190,10 +192,11 @@ func (w *Worker) newCounts(ctx context.Context, source consumer.TopicPartition) 
 		}
 		return nil
 	}
-	return counts, w.reading(ctx, func(ctx context.Context, fetcher *consumer.Fetcher) error {
-		_, err := tail.ReadPartition(ctx, w.client, fetcher, states, restore)
-		return err
-	})
+	lock := &w.stateLocks[states.Partition]
+	lock.Lock()
+	defer lock.Unlock()
+	_, err = tail.ReadPartition(ctx, w.client, w.restoring, states, restore)
+	return counts, err
 }
 
 // statePartition is where the counts of an input partition are kept.
@@ -201,28 +204,36 @@ func (w *Worker) statePartition(input int32) int32 {
 	return input % int32(w.partitions[w.cfg.Topics.DriftState])
 }
 
-func (w *Worker) window() drift.WindowConfig {
-	c := drift.DefaultWindowConfig()
-	c.Bucket = w.cfg.Drift.Bucket.Std()
-	c.Buckets = w.cfg.Drift.Buckets
-	return c
-}
-
 func (w *Worker) newPopulation() (*drift.Population, *drift.Alarms, error) {
-	shift := drift.DefaultRelevantShiftConfig()
-	shift.Shift = w.cfg.Drift.RelevantPSI
-	rule, err := drift.NewRelevantShift(shift)
+	rule, err := drift.NewRelevantShift(shiftConfig(w.cfg))
 	if err != nil {
 		return nil, nil, err
 	}
 	population := drift.DefaultPopulationConfig()
-	population.Window = w.window()
+	population.Window = window(w.cfg)
 	p, err := drift.NewPopulation(w.profile, w.model.Digest(), population, rule)
 	if err != nil {
 		return nil, nil, err
 	}
-	alarm := drift.DefaultAlarmConfig()
-	alarm.Hold, alarm.ClearHold = w.cfg.Drift.Hold, w.cfg.Drift.Hold
-	a, err := drift.NewAlarms(w.profile, drift.ModelName{Name: w.model.Name(), Version: w.model.Version(), Digest: w.model.Digest()}, alarm)
+	a, err := drift.NewAlarms(w.profile, drift.ModelName{Name: w.model.Name(), Version: w.model.Version(), Digest: w.model.Digest()}, alarmConfig(w.cfg))
 	return p, a, err
+}
+
+func window(cfg config.Config) drift.WindowConfig {
+	c := drift.DefaultWindowConfig()
+	c.Bucket = cfg.Drift.Bucket.Std()
+	c.Buckets = cfg.Drift.Buckets
+	return c
+}
+
+func shiftConfig(cfg config.Config) drift.RelevantShiftConfig {
+	c := drift.DefaultRelevantShiftConfig()
+	c.Shift = cfg.Drift.RelevantPSI
+	return c
+}
+
+func alarmConfig(cfg config.Config) drift.AlarmConfig {
+	c := drift.DefaultAlarmConfig()
+	c.Hold, c.ClearHold = cfg.Drift.Hold, cfg.Drift.Hold
+	return c
 }
