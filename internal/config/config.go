@@ -65,7 +65,9 @@ type Registry struct {
 // Group is the consumer group membership.
 type Group struct {
 	ID                string   `yaml:"id"`
-	InstanceID        string   `yaml:"instance_id"` // static membership: a restart within the session moves nothing
+	Protocol          string   `yaml:"protocol"`    // classic, or consumer: that of Kafka 4 (KIP-848), whose session timeout is the broker's
+	InstanceID        string   `yaml:"instance_id"` // classic: static membership; a restart within the session moves nothing
+	MemberID          string   `yaml:"member_id"`   // consumer: the same by a fixed member id, unique in the group
 	SessionTimeout    Duration `yaml:"session_timeout"`
 	HeartbeatInterval Duration `yaml:"heartbeat_interval"`
 	RebalanceTimeout  Duration `yaml:"rebalance_timeout"`
@@ -173,6 +175,7 @@ func Default() Config {
 		Registry: Registry{URLs: []string{"http://127.0.0.1:8081"}},
 		Group: Group{
 			ID:                "churnstream",
+			Protocol:          "classic",
 			SessionTimeout:    Duration(6 * time.Second),
 			HeartbeatInterval: Duration(500 * time.Millisecond),
 			RebalanceTimeout:  Duration(30 * time.Second),

@@ -60,6 +60,25 @@ admin: {listen: "9095"}
 	}
 }
 
+func TestEachGroupProtocolHasItsOwnWayToBeTheSameMemberAgain(t *testing.T) {
+	for _, c := range []struct{ protocol, instance, member, fault string }{
+		{"classic", "scorer-1", "", ""},
+		{"consumer", "", "scorer-1", ""},
+		{"classic", "", "scorer-1", "group.member_id:"},
+		{"consumer", "scorer-1", "", "group.instance_id:"},
+		{"consumer", "", "scorer 1", "group.member_id:"},
+		{"eager", "", "", "group.protocol:"},
+	} {
+		cfg := Default()
+		cfg.Model = "./m"
+		cfg.Group.Protocol, cfg.Group.InstanceID, cfg.Group.MemberID = c.protocol, c.instance, c.member
+		err := cfg.Validate()
+		if (c.fault == "") != (err == nil) || err != nil && !strings.Contains(err.Error(), c.fault) {
+			t.Errorf("%+v: %v", c, err)
+		}
+	}
+}
+
 func TestPrintedConfigurationLoadsBack(t *testing.T) {
 	cfg := Default()
 	cfg.Model = "./m"

@@ -100,6 +100,10 @@ func (c *Config) checkTopics(k *checker) {
 func (c *Config) checkGroup(k *checker) {
 	g := c.Group
 	k.check(g.ID != "", "group.id", "is empty; give the consumer group, for example churnstream")
+	k.oneOf("group.protocol", g.Protocol, "classic", "consumer")
+	k.check(g.Protocol != "consumer" || g.InstanceID == "", "group.instance_id", "belongs to the classic protocol; with protocol consumer set member_id, for example scorer-1")
+	k.check(g.Protocol != "classic" || g.MemberID == "", "group.member_id", "belongs to protocol consumer; with protocol classic set instance_id, for example scorer-1")
+	k.check(g.MemberID == "" || topicName.MatchString(g.MemberID), "group.member_id", "%q is not 1 to 249 letters, digits, '.', '_' or '-'", g.MemberID)
 	k.between("group.session_timeout", g.SessionTimeout, Duration(time.Second), Duration(30*time.Minute))
 	k.between("group.rebalance_timeout", g.RebalanceTimeout, Duration(time.Second), Duration(time.Hour))
 	k.check(g.HeartbeatInterval > 0 && g.HeartbeatInterval*3 <= g.SessionTimeout, "group.heartbeat_interval", "%v must be above 0 and at most a third of session_timeout (%v)", g.HeartbeatInterval.Std(), g.SessionTimeout.Std())
