@@ -30,10 +30,23 @@ func Topics(cfg config.Config) []connect.TopicSpec {
 			connect.TopicSpec{Name: cfg.Topics.DriftState, Key: "topics.drift_state", Configs: map[string]string{
 				"cleanup.policy": "compact", "segment.bytes": "4194304", "min.cleanable.dirty.ratio": "0.1", "max.compaction.lag.ms": "600000",
 			}},
-			connect.TopicSpec{Name: cfg.Topics.DriftAlerts, Key: "topics.drift_alerts"},
+			// The newest alert of a feature is the memory of its alarm, whatever its age; a week of history stays beside it.
+			connect.TopicSpec{Name: cfg.Topics.DriftAlerts, Key: "topics.drift_alerts", Configs: map[string]string{
+				"cleanup.policy": "compact", "min.compaction.lag.ms": "604800000",
+			}},
 		)
 	}
 	return topics
+}
+
+// Validate reports every value that a part of the worker would refuse, each with its key. It contacts nobody.
+func Validate(cfg config.Config) error {
+	producing, err := producerConfig(cfg, nil)
+	faults := []error{err, producing.Validate(), fetchConfig(cfg, nil).Validate(), groupConfig(cfg, nil).Validate()}
+	if cfg.Drift.Enabled {
+		faults = append(faults, window(cfg).Validate(), alarmConfig(cfg).Validate(), shiftConfig(cfg).Validate())
+	}
+	return errors.Join(faults...)
 }
 
 // register publishes the contracts and remembers their ids. The event contract is published too, so that producers
@@ -80,6 +93,14 @@ func fetchConfig(cfg config.Config, metrics *consumer.Metrics) consumer.FetchCon
 	f.MaxBytes = cfg.Fetch.MaxBytes
 	f.MaxPartitionBytes = cfg.Fetch.MaxPartitionBytes
 	f.OffsetReset = consumer.OffsetReset(cfg.Fetch.OffsetReset)
+	return f
+}
+
+// stateFetchConfig is for the topic of drift states, which is small: a bucket is a kilobyte.
+func stateFetchConfig(cfg config.Config, metrics *consumer.Metrics) consumer.FetchConfig {
+	f := fetchConfig(cfg, metrics)
+	f.OffsetReset = consumer.ResetEarliest
+	f.MaxBytes, f.MaxPartitionBytes, f.MemoryBytes = 1<<20, 256<<10, 4<<20
 	return f
 }
 
@@ -143,7 +164,7 @@ func newShared(cfg config.Config, producing producer.Config, client *kafkawire.C
 	if instance == "" {
 		instance = strings.ToLower(rand.Text()[:12])
 	}
-	return producer.NewShared(producing, client, transactionalPrefix(cfg)+"-"+instance)
+	return producer.NewShared(producing, client, transactionalPrefix(cfg)+"-worker-"+instance)
 }
 
 func transactionalPrefix(cfg config.Config) string {

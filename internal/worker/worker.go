@@ -61,7 +61,8 @@ type Worker struct {
 	transport    *kafka.Transport
 	client       *kafkawire.Client
 	fetching     consumer.FetchConfig
-	fetcher      *consumer.Fetcher // of the events; see reading for other topics
+	fetcher      *consumer.Fetcher // of the events
+	restoring    *consumer.Fetcher // of the drift states that tasks restore
 	membership   consumer.Membership
 	metrics      *metrics
 	producing    producer.Config
@@ -72,6 +73,7 @@ type Worker struct {
 	// Set by prepare, before the first task starts.
 	schemaIDs  schemaIDs
 	partitions map[string]int // of each topic
+	stateLocks []sync.Mutex   // a fetcher reads a partition once at a time; several tasks may want the same
 
 	group *errgroup.Group // every goroutine of Run
 	work  context.Context //nolint:containedctx // the life of Run, which the membership's callbacks have no other way to learn
@@ -125,6 +127,9 @@ func New(cfg config.Config, deps Dependencies) (*Worker, error) {
 	if w.fetcher, err = consumer.NewFetcher(w.fetching, w.client, w.log); err != nil {
 		return nil, err
 	}
+	if w.restoring, err = consumer.NewFetcher(stateFetchConfig(cfg, consuming), w.client, w.log); err != nil {
+		return nil, err
+	}
 	if w.membership, err = w.newMembership(consuming); err != nil {
 		return nil, err
 	}
@@ -164,6 +169,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	defer stopDrain()
 
 	w.group.Go(func() error { return w.fetcher.Run(w.work) })
+	w.group.Go(func() error { return w.restoring.Run(w.work) })
 	if w.shared != nil {
 		w.group.Go(func() error { return w.shared.Run(w.work) })
 	}
@@ -187,6 +193,7 @@ func (w *Worker) prepare(ctx context.Context) error {
 		return err
 	}
 	w.partitions = partitions
+	w.stateLocks = make([]sync.Mutex, partitions[w.cfg.Topics.DriftState])
 	return w.register(ctx)
 }
 
@@ -262,10 +269,10 @@ func (w *Worker) appendPublishedScore(dst []byte, _ []float64, s *schemas.Score)
 	return s.AppendAvro(schemas.AppendFrame(dst, w.schemaIDs.score))
 }
 
-// reading runs fn with a fetcher of its own: a fetcher cannot read a partition twice at a time, but several tasks and the
-// watcher may want the same partition of the state topic.
+// reading runs fn with a fetcher of its own, for the watcher: it follows all partitions of the state topic, which tasks
+// may be restoring from at the same time.
 func (w *Worker) reading(ctx context.Context, fn func(context.Context, *consumer.Fetcher) error) error {
-	fetcher, err := consumer.NewFetcher(w.fetching, w.client, w.log)
+	fetcher, err := consumer.NewFetcher(stateFetchConfig(w.cfg, w.fetching.Metrics), w.client, w.log)
 	if err != nil {
 		return err
 	}
