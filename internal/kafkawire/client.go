@@ -172,21 +172,23 @@ func (c *Client) askVersions(ctx context.Context, broker int32, version int16) (
 				w.Tags()
 			}
 		},
-		Decode: func(r *Reader) error {
-			if err := Code(r.Int16()); err != nil {
-				return err
-			}
-			for n := r.ArrayLen(); n > 0 && r.Err() == nil; n-- {
-				v.ranges[r.Int16()] = [2]int16{r.Int16(), r.Int16()}
-				r.Tags()
-			}
-			if version >= 1 {
-				r.Int32() // throttle
-			}
-			r.EachTag(v.readTag)
-			return nil
-		},
+		Decode: func(r *Reader) error { return v.decode(r, version) },
 	})
+}
+
+func (v Versions) decode(r *Reader, version int16) error {
+	if err := Code(r.Int16()); err != nil {
+		return err
+	}
+	for n := r.ArrayLen(); n > 0 && r.Err() == nil; n-- {
+		v.ranges[r.Int16()] = [2]int16{r.Int16(), r.Int16()}
+		r.Tags()
+	}
+	if version >= 1 {
+		r.Int32() // throttle
+	}
+	r.EachTag(v.readTag)
+	return nil
 }
 
 func (v Versions) readTag(tag uint64, r *Reader) {

@@ -11,6 +11,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -217,7 +218,7 @@ func server(t *testing.T, reply func(correlation uint32) []byte) string {
 		t.Fatal(err)
 	}
 	var wg sync.WaitGroup
-	t.Cleanup(func() { l.Close(); wg.Wait() })
+	t.Cleanup(func() { _ = l.Close(); wg.Wait() })
 	wg.Go(func() {
 		for {
 			conn, err := l.Accept()
@@ -238,12 +239,12 @@ func server(t *testing.T, reply func(correlation uint32) []byte) string {
 					key, id := binary.BigEndian.Uint16(head[4:]), binary.BigEndian.Uint32(head[8:])
 					switch protocol.ApiKey(key) {
 					case protocol.ApiVersions: // no error, no keys
-						conn.Write(frame(id, make([]byte, 6)))
+						_, _ = conn.Write(frame(id, make([]byte, 6)))
 					case protocol.Metadata: // kafka-go's own question at v0 or v1: no brokers, no topics
-						conn.Write(frame(id, make([]byte, 12)))
+						_, _ = conn.Write(frame(id, make([]byte, 12)))
 					default:
 						if b := reply(id); b != nil {
-							conn.Write(b)
+							_, _ = conn.Write(b)
 						}
 					}
 				}
@@ -289,15 +290,58 @@ func TestRequestWithoutDeadlineIsBounded(t *testing.T) {
 	}
 }
 
+// lender is a Buffers that hands out one buffer after the other and notes what comes back.
+type lender struct {
+	taken, given atomic.Int64
+	kept         []byte
+}
+
+func (l *lender) Take(n int) []byte {
+	l.taken.Add(1)
+	if cap(l.kept) < n {
+		return make([]byte, n)
+	}
+	return l.kept
+}
+
+func (l *lender) Give(b []byte) {
+	l.given.Add(1)
+	l.kept = b
+	for i := range b {
+		b[i] = 0xff // whoever still reads it will notice
+	}
+}
+
+func TestLentResponseBuffersComeBackAfterDecoding(t *testing.T) {
+	c := connect(t, server(t, func(id uint32) []byte { return frame(id, []byte{0, 0, 0, 7, 0, 9}) }))
+	buffers := &lender{}
+	var throttle int32
+	var code int16
+	r := Request{
+		Key: protocol.Heartbeat, Version: 1, FlexibleFrom: 4, Broker: AnyBroker, Buffers: buffers,
+		Decode: func(r *Reader) error { throttle, code = r.Int32(), r.Int16(); return nil },
+	}
+	for range 3 {
+		throttle, code = 0, 0
+		if err := c.Do(t.Context(), &r); err != nil || throttle != 7 || code != 9 {
+			t.Fatalf("throttle %d, code %d: %v", throttle, code, err)
+		}
+	}
+	if buffers.taken.Load() != 3 || buffers.given.Load() != 3 {
+		t.Errorf("%d buffers taken, %d given back", buffers.taken.Load(), buffers.given.Load())
+	}
+}
+
 func TestBadFramesAreRefused(t *testing.T) {
 	cases := []struct {
 		name  string
 		reply func(uint32) []byte
+		want  error
 	}{
-		{"larger than the limit", func(id uint32) []byte { return frame(id, make([]byte, 2000)) }},
-		{"somebody else's answer", func(id uint32) []byte { return frame(id+1, make([]byte, 10)) }},
-		{"too short for a header", func(uint32) []byte { return []byte{0, 0, 0, 2, 1, 1} }},
-		{"body shorter than its fields", func(id uint32) []byte { return frame(id, []byte{1}) }},
+		{"larger than the limit", func(id uint32) []byte { return frame(id, make([]byte, 2000)) }, ErrResponseTooLarge},
+		{"somebody else's answer", func(id uint32) []byte { return frame(id+1, make([]byte, 10)) }, ErrMalformed},
+		{"too short for a header", func(uint32) []byte { return []byte{0, 0, 0, 2, 1, 1} }, ErrMalformed},
+		{"body shorter than its fields", func(id uint32) []byte { return frame(id, []byte{1}) }, ErrMalformed},
 	}
 	for _, test := range cases {
 		t.Run(test.name, func(t *testing.T) {
@@ -306,7 +350,7 @@ func TestBadFramesAreRefused(t *testing.T) {
 				Key: protocol.Heartbeat, Version: 1, FlexibleFrom: 4, Broker: AnyBroker, MaxResponse: 1000,
 				Decode: func(r *Reader) error { r.Int32(); r.Int16(); return nil },
 			})
-			if !errors.Is(err, ErrMalformed) {
+			if !errors.Is(err, test.want) {
 				t.Errorf("error %v", err)
 			}
 			if _, retriable := Retriable(err); retriable {

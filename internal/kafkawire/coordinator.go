@@ -39,30 +39,37 @@ func (c *Client) Coordinator(ctx context.Context, kind CoordinatorKind, key stri
 	if ok {
 		return broker, nil
 	}
-	var host string
-	var port int32
+	var found coordinator
 	err := c.Do(ctx, &Request{
 		Key: protocol.FindCoordinator, Version: 1, FlexibleFrom: 3, Broker: AnyBroker,
 		Encode: func(w *Writer) {
 			w.String(key)
 			w.Int8(int8(kind))
 		},
-		Decode: func(r *Reader) error {
-			r.Int32() // throttle
-			code := r.Int16()
-			r.StringBytes() // message; it only repeats the code's name
-			broker, host, port = r.Int32(), r.String(), r.Int32()
-			return Code(code)
-		},
+		Decode: found.decode,
 	})
 	if err != nil {
 		return AnyBroker, fmt.Errorf("find the coordinator of %s %q: %w", kind, key, err)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.learnAddressLocked(broker, host, port)
-	c.coordinators[k] = broker
-	return broker, nil
+	c.learnAddressLocked(found.broker, found.host, found.port)
+	c.coordinators[k] = found.broker
+	return found.broker, nil
+}
+
+type coordinator struct {
+	broker int32
+	host   string
+	port   int32
+}
+
+func (c *coordinator) decode(r *Reader) error {
+	r.Int32() // throttle
+	code := r.Int16()
+	r.StringBytes() // message; it only repeats the code's name
+	*c = coordinator{r.Int32(), r.String(), r.Int32()}
+	return Code(code)
 }
 
 // ForgetCoordinator makes the next Coordinator call ask again.

@@ -232,7 +232,7 @@ func (r *Reader) lengthPrefixed() []byte {
 // ArrayLen takes the count of an array or the length of a byte field; null is -1. Every element
 // takes at least one byte, so a count above the bytes left is an error: nothing is allocated for it.
 func (r *Reader) ArrayLen() int {
-	n := int64(0)
+	var n int64
 	if r.Flexible {
 		u := r.Uvarint()
 		if u > math.MaxInt32 {

@@ -3,6 +3,7 @@ package kafkawire
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -17,6 +18,16 @@ const AnyBroker int32 = -1
 
 // DefaultMaxResponse bounds the memory that one response may take.
 const DefaultMaxResponse = 64 << 20
+
+// ErrResponseTooLarge says that a response exceeds Request.MaxResponse; none of it was read.
+var ErrResponseTooLarge = errors.New("the response is too large")
+
+// Buffers lends memory for responses. Take is called by the goroutine of a connection, Give by the
+// caller of Do; what a failed request took is not given back.
+type Buffers interface {
+	Take(size int) []byte // of that capacity or more
+	Give(b []byte)
+}
 
 // Request is one raw request. It is reusable, by one goroutine at a time, and keeps its buffers
 // between calls.
@@ -34,6 +45,9 @@ type Request struct {
 	Decode func(*Reader) error
 	// MaxResponse in bytes; 0 means DefaultMaxResponse.
 	MaxResponse int
+	// Buffers, where set, lends the memory for the response, which is then valid during Decode only.
+	// Otherwise a buffer of the largest response stays with the Request.
+	Buffers Buffers
 	// Timeout bounds the whole exchange where ctx has no deadline; 0 means Config.RequestTimeout.
 	Timeout time.Duration
 
@@ -83,6 +97,10 @@ func (c *Client) Do(ctx context.Context, r *Request) error {
 	if err == nil {
 		err = in.Err()
 	}
+	if r.Buffers != nil {
+		r.Buffers.Give(e.in)
+		e.in = nil
+	}
 	if err != nil {
 		return fail(err)
 	}
@@ -103,6 +121,7 @@ type exchange struct {
 	flexible    bool
 	correlation int32
 	maxResponse int
+	buffers     Buffers
 	out, in     []byte
 
 	mu          sync.Mutex
@@ -116,7 +135,7 @@ var (
 )
 
 func (e *exchange) encode(r *Request, clientID string, correlation int32) {
-	e.key, e.correlation, e.maxResponse = r.Key, correlation, r.MaxResponse
+	e.key, e.correlation, e.maxResponse, e.buffers = r.Key, correlation, r.MaxResponse, r.Buffers
 	if e.maxResponse <= 0 {
 		e.maxResponse = DefaultMaxResponse
 	}
@@ -193,9 +212,12 @@ func (e *exchange) roundTrip(rw io.ReadWriter) error {
 		return ErrMalformed
 	}
 	if uint64(n) > uint64(e.maxResponse) {
-		return fmt.Errorf("response of %d bytes exceeds the limit of %d: %w", n, e.maxResponse, ErrMalformed)
+		return fmt.Errorf("%d bytes, the limit is %d: %w", n, e.maxResponse, ErrResponseTooLarge)
 	}
-	if cap(e.in) < int(n) {
+	switch {
+	case e.buffers != nil:
+		e.in = e.buffers.Take(int(n))
+	case cap(e.in) < int(n):
 		e.in = make([]byte, 0, n+n/4)
 	}
 	e.in = e.in[:n]
