@@ -6,19 +6,19 @@ import (
 	"slices"
 )
 
-// accumulator holds the records of the open unit as record batches by partition. It keeps the memory of sent batches
-// for the next unit. It belongs to the publisher's goroutine.
+// accumulator holds the records of the open unit as record batches by partition. It belongs to the publisher's
+// goroutine; the memory of its batches comes from the pool and goes back there.
 type accumulator struct {
 	maxBatchBytes int
-	maxFreeBytes  int // memory kept in free batches
+	compression   Compression
+	pool          *Pool
 
 	topics  map[string]*topicBuffer
 	last    *topicBuffer       // of the latest Append: most records go to the topic of the one before
 	touched []*partitionBuffer // partitions with records of this unit, in order of their first record
 	records int                // in this unit
 
-	free      []*RecordBatch
-	freeBytes int
+	free []*RecordBatch // without memory
 }
 
 // topicBuffer is what is known about one output topic.
@@ -40,8 +40,15 @@ type partitionBuffer struct {
 	answered  bool  // in the Produce response being read
 }
 
+// ownPoolBytes is the limit of the pool of a single publisher.
+const ownPoolBytes = 2 << 20
+
 func newAccumulator(cfg Config) accumulator {
-	return accumulator{maxBatchBytes: cfg.MaxBatchBytes, maxFreeBytes: cfg.MaxRequestBytes, topics: map[string]*topicBuffer{}}
+	pool := cfg.Pool
+	if pool == nil {
+		pool = NewPool(ownPoolBytes)
+	}
+	return accumulator{maxBatchBytes: cfg.MaxBatchBytes, compression: cfg.Compression, pool: pool, topics: map[string]*topicBuffer{}}
 }
 
 // append copies r into the batch of its partition. The topic must be known.
@@ -60,14 +67,19 @@ func (a *accumulator) append(t *topicBuffer, r *Record) error {
 	}
 	if n := len(p.batches); n > 0 {
 		last := p.batches[n-1]
-		if last.SizeWith(r) <= a.maxBatchBytes {
+		if size := last.SizeWith(r); size <= a.maxBatchBytes && !last.closed {
+			a.grow(last, size)
 			last.Append(r)
 			a.appended(t, r)
 			return nil
 		}
+		if err := a.seal(p, 0); err != nil {
+			return err
+		}
 	}
 	fresh := a.batch()
-	if size := fresh.SizeWith(r); size > a.maxBatchBytes {
+	size := fresh.SizeWith(r)
+	if size > a.maxBatchBytes {
 		a.recycle(fresh)
 		return &RecordTooLargeError{Topic: t.name, Partition: partition, Size: size, Limit: a.maxBatchBytes}
 	}
@@ -75,6 +87,7 @@ func (a *accumulator) append(t *topicBuffer, r *Record) error {
 		a.touched = append(a.touched, p)
 	}
 	p.batches = append(p.batches, fresh)
+	a.grow(fresh, size)
 	fresh.Append(r)
 	a.appended(t, r)
 	return nil
@@ -134,8 +147,8 @@ func (a *accumulator) inDoubt() bool {
 	return slices.ContainsFunc(a.touched, func(p *partitionBuffer) bool { return p.inDoubt })
 }
 
-// takeFrom moves the records of another accumulator behind its own, in order, and gives it as much empty memory in
-// exchange. A batch that fits behind the last one of its partition is joined to it; the others change hands as they are.
+// takeFrom moves the records of another accumulator behind its own, in order. A batch that fits behind the last one of
+// its partition is joined to it; the others change hands as they are.
 func (a *accumulator) takeFrom(from *accumulator) {
 	for _, p := range from.touched {
 		t := a.topic(p.topic.name)
@@ -150,20 +163,77 @@ func (a *accumulator) takeFrom(from *accumulator) {
 		if len(to.batches) == 0 {
 			a.touched = append(a.touched, to)
 		}
-		for i, b := range p.batches {
-			if n := len(to.batches); n > 0 && to.batches[n-1].joinable(b, a.maxBatchBytes) {
-				to.batches[n-1].join(b)
-				continue
+		for _, b := range p.batches {
+			if n := len(to.batches); n > 0 {
+				if size := to.batches[n-1].sizeJoined(b); size <= a.maxBatchBytes {
+					a.grow(to.batches[n-1], size)
+					to.batches[n-1].join(b)
+					continue
+				}
 			}
-			to.batches = append(to.batches, b)
-			p.batches[i] = a.batch()
+			taken := a.batch()
+			*taken, *b = *b, RecordBatch{}
+			to.batches = append(to.batches, taken)
 		}
 	}
 	a.records += from.records
 	from.reset()
 }
 
-// reset drops the unit and keeps sequences and memory.
+// sealAll closes and compresses every batch of at least minimum bytes.
+func (a *accumulator) sealAll(minimum int) error {
+	for _, p := range a.touched {
+		if err := a.seal(p, minimum); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// seal closes and compresses the batches of one partition that have at least minimum bytes.
+func (a *accumulator) seal(p *partitionBuffer, minimum int) error {
+	for _, b := range p.batches {
+		if b.closed || b.Size() < minimum {
+			continue
+		}
+		b.closed = true
+		if a.compression == None {
+			continue
+		}
+		if err := a.pack(b); err != nil {
+			return fmt.Errorf("compress %s/%d: %w", p.topic.name, p.partition, err)
+		}
+	}
+	return nil
+}
+
+// pack compresses b and gives its plain form back to the pool, unless it would grow.
+func (a *accumulator) pack(b *RecordBatch) error {
+	c, err := a.pool.compressor(a.compression)
+	if err != nil {
+		return err
+	}
+	defer a.pool.giveCompressor(c)
+	b.packed = a.pool.take(len(b.plain))[:batchHeaderBytes]
+	if err := b.Compress(c); err != nil {
+		return err
+	}
+	if b.codec == None {
+		a.pool.give(b.packed)
+		b.packed = nil
+		return nil
+	}
+	a.pool.give(b.plain)
+	b.plain = nil
+	if n := len(b.packed); n <= cap(b.packed)/4 {
+		large := b.packed
+		b.packed = append(a.pool.take(n), large...)
+		a.pool.give(large)
+	}
+	return nil
+}
+
+// reset drops the unit and keeps the sequences.
 func (a *accumulator) reset() {
 	for _, p := range a.touched {
 		for i, b := range p.batches {
@@ -190,24 +260,29 @@ func (a *accumulator) restartSequences() {
 func (a *accumulator) batch() *RecordBatch {
 	n := len(a.free)
 	if n == 0 {
-		b := &RecordBatch{}
-		b.Reset()
-		return b
+		return &RecordBatch{}
 	}
 	b := a.free[n-1]
 	a.free[n-1] = nil
 	a.free = a.free[:n-1]
-	a.freeBytes -= b.memory()
-	b.Reset()
 	return b
 }
 
 func (a *accumulator) recycle(b *RecordBatch) {
-	if a.freeBytes+b.memory() > a.maxFreeBytes {
+	a.pool.give(b.plain)
+	a.pool.give(b.packed)
+	*b = RecordBatch{}
+	a.free = append(a.free, b)
+}
+
+// grow makes room for a plain form of size bytes.
+func (a *accumulator) grow(b *RecordBatch, size int) {
+	if size <= cap(b.plain) {
 		return
 	}
-	a.freeBytes += b.memory()
-	a.free = append(a.free, b)
+	small := b.plain
+	b.plain = append(a.pool.take(size), small...)
+	a.pool.give(small)
 }
 
 // acknowledge moves p past its first waiting batch. Sequences wrap to 0 after the largest int32.

@@ -16,8 +16,9 @@ type Config struct {
 	// default 1,048,588).
 	MaxBatchBytes int `yaml:"max_batch_bytes"`
 
-	// MaxRequestBytes bounds one Produce request, which carries one batch of every partition of a leader. The broker
-	// closes the connection above its socket.request.max.bytes (default 100 MiB).
+	// MaxRequestBytes bounds one Produce request, which carries one batch of every partition of a leader, and with it
+	// the memory that it is encoded in. The broker closes the connection above its socket.request.max.bytes (default
+	// 100 MiB). Zero is the larger of 4 MiB and MaxBatchBytes.
 	MaxRequestBytes int `yaml:"max_request_bytes"`
 
 	// TransactionTimeout is after how long the coordinator aborts a transaction that its owner left open. Readers
@@ -41,6 +42,10 @@ type Config struct {
 
 	// Metrics counts what is published. Nil counts nothing that anybody sees.
 	Metrics *Metrics `yaml:"-"`
+
+	// Pool is the memory that publishers share. Nil gives each publisher one of its own, and all units of a Shared one
+	// together.
+	Pool *Pool `yaml:"-"`
 }
 
 // DefaultConfig returns the defaults.
@@ -48,7 +53,6 @@ func DefaultConfig() Config {
 	return Config{
 		Compression:        None,
 		MaxBatchBytes:      1<<20 - 1<<10,
-		MaxRequestBytes:    16 << 20,
 		TransactionTimeout: 30 * time.Second,
 		RequestTimeout:     10 * time.Second,
 		RetryBackoff:       2 * time.Millisecond,
@@ -68,8 +72,8 @@ func (c Config) Validate() error {
 	if c.MaxBatchBytes < 1<<10 || c.MaxBatchBytes > 1<<30 {
 		fault("max_batch_bytes", "is %d, must lie between 1024 and %d, for example 1047552", c.MaxBatchBytes, 1<<30)
 	}
-	if c.MaxRequestBytes < c.MaxBatchBytes || c.MaxRequestBytes > 1<<30 {
-		fault("max_request_bytes", "is %d, must lie between max_batch_bytes (%d) and %d, for example 16777216", c.MaxRequestBytes, c.MaxBatchBytes, 1<<30)
+	if c.MaxRequestBytes != 0 && c.MaxRequestBytes < c.MaxBatchBytes || c.MaxRequestBytes > 1<<30 {
+		fault("max_request_bytes", "is %d, must be 0 or lie between max_batch_bytes (%d) and %d, for example 4194304", c.MaxRequestBytes, c.MaxBatchBytes, 1<<30)
 	}
 	if c.TransactionTimeout < time.Second {
 		fault("transaction_timeout", "is %v, must be at least 1s, for example 30s", c.TransactionTimeout)
@@ -87,6 +91,13 @@ func (c Config) Validate() error {
 		fault("transaction_version", "is %d, must be 0 (what the cluster has finalised) or 1 (the older protocol)", c.TransactionVersion)
 	}
 	return errors.Join(faults...)
+}
+
+func (c Config) maxRequestBytes() int {
+	if c.MaxRequestBytes > 0 {
+		return c.MaxRequestBytes
+	}
+	return max(4<<20, c.MaxBatchBytes)
 }
 
 func (c Config) retryTimeout() time.Duration {

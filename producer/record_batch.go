@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"hash/crc32"
+	"math"
 )
 
 // Layout of a record batch, format version 2 (Kafka protocol guide, "Record Batch"). Every offset is counted from
@@ -43,6 +44,7 @@ type RecordBatch struct {
 	plain     []byte // header space followed by the encoded records
 	packed    []byte // header space followed by the compressed records, when codec is set
 	codec     Compression
+	closed    bool // of an accumulator: nothing may be appended any more
 	count     int32
 	firstTime int64
 	maxTime   int64
@@ -54,7 +56,7 @@ func (b *RecordBatch) Reset() {
 		b.plain = make([]byte, batchHeaderBytes, 4<<10)
 	}
 	b.plain = b.plain[:batchHeaderBytes]
-	b.codec, b.count, b.firstTime, b.maxTime = None, 0, 0, 0
+	b.codec, b.closed, b.count, b.firstTime, b.maxTime = None, false, 0, 0, 0
 }
 
 // Len returns the number of records.
@@ -97,11 +99,14 @@ func (b *RecordBatch) Append(r *Record) {
 	b.count++
 }
 
-// joinable says whether all records of other fit behind those of b within limit bytes. Neither is compressed yet.
-func (b *RecordBatch) joinable(other *RecordBatch, limit int) bool {
+// sizeJoined is what Size is at most after join(other); more than any limit where one of them is compressed.
+func (b *RecordBatch) sizeJoined(other *RecordBatch) int {
 	// Of a record, at most: its time delta, offset delta and length may each need more bytes.
 	const growth = binary.MaxVarintLen64 + 2*binary.MaxVarintLen32
-	return b.Size()+len(other.plain)+growth*other.Len() <= limit
+	if b.closed || other.closed {
+		return math.MaxInt
+	}
+	return b.Size() + len(other.plain) - batchHeaderBytes + growth*other.Len()
 }
 
 // join appends the records of other, whose encodings differ in their deltas only.
@@ -181,9 +186,6 @@ func (b *RecordBatch) Finish(id ProducerIdentity, sequence int32, transactional 
 	be.PutUint32(h[batchChecksumAt:], crc32.Checksum(h[batchAttributesAt:], castagnoli))
 	return h, nil
 }
-
-// memory is what the batch keeps allocated.
-func (b *RecordBatch) memory() int { return cap(b.plain) + cap(b.packed) }
 
 // wireSize is the length Finish will return.
 func (b *RecordBatch) wireSize() int {

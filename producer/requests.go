@@ -47,6 +47,7 @@ func (s *session) encodeProduce(w *kafkawire.Writer, size int) {
 func (s *session) decodeProduce(r *kafkawire.Reader, version int16) error {
 	var worst *Error
 	var name []byte
+	s.next = 0
 	for topics := r.ArrayLen(); topics > 0 && r.Err() == nil; topics-- {
 		name = append(name[:0], r.StringBytes()...)
 		for partitions := r.ArrayLen(); partitions > 0 && r.Err() == nil; partitions-- {
@@ -96,13 +97,10 @@ func (s *session) decodeProduce(r *kafkawire.Reader, version int16) error {
 
 // answered takes one partition's answer.
 func (s *session) answered(topic []byte, partition int32, code int16, message string) *Error {
-	i := slices.IndexFunc(s.sending, func(p *partitionBuffer) bool {
-		return !p.answered && p.partition == partition && p.topic.name == string(topic)
-	})
-	if i < 0 {
-		return nil // not asked for
+	p := s.asked(topic, partition)
+	if p == nil {
+		return nil
 	}
-	p := s.sending[i]
 	p.answered = true
 	batch := p.batches[p.sent]
 	if verdictOf(code) == accepted {
@@ -119,6 +117,23 @@ func (s *session) answered(topic []byte, partition int32, code int16, message st
 		e.Remedy = "the broker says: " + message
 	}
 	return e
+}
+
+// asked finds what an answer is about; nil where it was not asked for. Brokers answer in the order of the request, but
+// are not bound to.
+func (s *session) asked(topic []byte, partition int32) *partitionBuffer {
+	waits := func(p *partitionBuffer) bool {
+		return !p.answered && p.partition == partition && p.topic.name == string(topic)
+	}
+	if s.next < len(s.sending) && waits(s.sending[s.next]) {
+		s.next++
+		return s.sending[s.next-1]
+	}
+	if i := slices.IndexFunc(s.sending, waits); i >= 0 {
+		s.next = i + 1
+		return s.sending[i]
+	}
+	return nil
 }
 
 // encodeInitProducerID writes InitProducerId v0 to v5.

@@ -31,7 +31,6 @@ type session struct {
 	id              ProducerIdentity
 	transactionalID string // empty: none
 	records         accumulator
-	compressor      *Compressor
 	refreshed       time.Time     // partition counts
 	unknownTopic    time.Duration // unknownTopicTimeout
 
@@ -39,6 +38,7 @@ type session struct {
 	produceRequest kafkawire.Request
 	produceVersion versionRange
 	sending        []*partitionBuffer // one batch of each is in the Produce request being sent
+	next           int                // index in sending of the answer that is expected next
 	topics         []string           // scratch
 	firstProduce   time.Duration      // of the unit's first answered Produce request
 }
@@ -55,16 +55,12 @@ func newSession(cfg Config, client *kafkawire.Client, transactionalID string) (s
 	if err := errors.Join(faults...); err != nil {
 		return session{}, fmt.Errorf("producer: %w", err)
 	}
-	compressor, err := NewCompressor(cfg.Compression)
-	if err != nil {
-		return session{}, fmt.Errorf("producer: %w", err)
-	}
 	if cfg.Metrics == nil {
 		cfg.Metrics = NewMetrics(nil)
 	}
 	return session{
 		cfg: cfg, client: client, metrics: cfg.Metrics, transactionalID: transactionalID,
-		id: ProducerIdentity{ID: -1, Epoch: -1}, records: newAccumulator(cfg), compressor: compressor,
+		id: ProducerIdentity{ID: -1, Epoch: -1}, records: newAccumulator(cfg),
 		unknownTopic: unknownTopicTimeout,
 		produceOp:    operation{name: "produce", object: "records", topicRight: "WRITE", transactionalID: transactionalID},
 	}, nil
@@ -203,6 +199,9 @@ func (s *session) version(ctx context.Context, broker int32, key protocol.ApiKey
 // requests in flight for one producer id make the broker's verification of the transaction fail (seen as
 // NOT_ENOUGH_REPLICAS on Kafka 4), and one at a time keeps sequences in order without a window.
 func (s *session) produceAll(ctx context.Context, limit time.Time) error {
+	if err := s.records.sealAll(0); err != nil {
+		return err
+	}
 	for s.records.pending() {
 		if err := s.persist(ctx, limit, s.produceOp, s.client.ForgetMetadata, s.produceNext); err != nil {
 			return err
@@ -283,13 +282,10 @@ func (s *session) gather(ctx context.Context) (leader int32, err error) {
 				continue
 			}
 			batch := p.batches[p.sent]
-			if err := batch.Compress(s.compressor); err != nil {
-				return 0, fmt.Errorf("%s %s/%d: %w", s.produceOp.name, name, p.partition, err)
-			}
 			if leader < 0 {
 				leader = of
 			}
-			if of == leader && (len(s.sending) == 0 || size+batch.wireSize() <= s.cfg.MaxRequestBytes) {
+			if of == leader && (len(s.sending) == 0 || size+batch.wireSize() <= s.cfg.maxRequestBytes()) {
 				s.sending = append(s.sending, p)
 				size += batch.wireSize()
 			}

@@ -445,7 +445,7 @@ func (i *implicit) ended() { i.spacing.transactionEnded(time.Now()) }
 // explicit is the older protocol: AddPartitionsToTxn before Produce, AddOffsetsToTxn before TxnOffsetCommit.
 type explicit struct {
 	s                         *session
-	addedPartitions           bool
+	addedPartitions           int // of the records' partitions
 	addedGroup                string
 	partitionsOp, groupOp     operation
 	partitionsReq, offsetsReq kafkawire.Request
@@ -461,20 +461,22 @@ func newExplicit(s *session) *explicit {
 
 func (e *explicit) produced(time.Duration) {}
 
-func (e *explicit) ended() { e.addedPartitions, e.addedGroup = false, "" }
+func (e *explicit) ended() { e.addedPartitions, e.addedGroup = 0, "" }
 
 func (e *explicit) addPartitions(ctx context.Context, limit time.Time) error {
-	if e.addedPartitions {
+	touched := e.s.records.touched
+	if e.addedPartitions == len(touched) {
 		return nil
 	}
-	touched := e.s.records.touched
 	slices.SortFunc(touched, func(a, b *partitionBuffer) int {
 		return cmp.Or(cmp.Compare(a.topic.name, b.topic.name), cmp.Compare(a.partition, b.partition))
 	})
 	err := e.ask(ctx, limit, e.partitionsOp, &e.partitionsReq, protocol.AddPartitionsToTxn, versionRange{1, 3},
 		func(w *kafkawire.Writer) { encodeAddPartitions(w, e.s.transactionalID, e.s.id, touched) },
 		func(r *kafkawire.Reader) error { return decodePartitionCodes(r, e.partitionsOp) })
-	e.addedPartitions = err == nil
+	if err == nil {
+		e.addedPartitions = len(touched)
+	}
 	return err
 }
 

@@ -220,7 +220,6 @@ func TestNewProducerFencesTheZombieAndEndsItsTransaction(t *testing.T) {
 		if err := errors.Join(zombie.protocol.addPartitions(ctx, zombie.limit()), zombie.produceAll(ctx, zombie.limit())); err != nil {
 			t.Fatal(err)
 		}
-		mustAppend(t, zombie, out, 0, "zombie, not sent")
 
 		owner := c.transactional(cfg, id)
 		mustBegin(t, ctx, owner)
