@@ -18,24 +18,29 @@ import (
 func newBench(s streams) *cobra.Command {
 	var output string
 	var brokers []string
-	cfg := bench.Config{Events: 1_000_000, Rate: 5000, WarmUp: 5 * time.Second, Measure: 20 * time.Second, Partitions: 8}
+	cfg := bench.Config{Events: 1_000_000, Rounds: 1, Rate: 5000, WarmUp: 5 * time.Second, Measure: 20 * time.Second, Partitions: 8}
 	reasons, delivery := 0, string(config.ExactlyOnce)
 	cmd := &cobra.Command{
 		Use:   "bench",
 		Short: "Measure throughput, CPU per event, memory and latency of a worker",
 		Long: `Publishes a backlog of Telco customers, runs a worker as a process of its own over it, then feeds
-that worker at a fixed rate and times each score from publishing to a read_committed reader. Topics
+a worker at a fixed rate and times each score from publishing to a read_committed reader. Topics
 and group are new for each run. Without --brokers the broker is the embedded one: its figures say
-nothing about Kafka.`,
+nothing about Kafka.
+
+--compare puts the worker between two limits on the same backlog: a pass-through that copies each
+event by the worker's own transport (no decoder, no model), and a plain loop of kafka-go's Reader
+and Writer (at least once). With --rounds they take turns; the figures are medians.`,
 		Example: `  churnstream bench --brokers 127.0.0.1:19092 --events 3000000
+  churnstream bench --brokers 127.0.0.1:19092 --events 3000000 --rounds 3 --compare --rate 0
   churnstream bench --brokers 127.0.0.1:19092 --reasons 3 --output json`,
 		Args: cobra.NoArgs,
 		RunE: action(func(cmd *cobra.Command, _ []string) error {
 			if err := checkOutput("--output", output); err != nil {
 				return err
 			}
-			if cfg.Events < 1 || cfg.Partitions < 1 || cfg.Rate < 0 {
-				return usageError(fmt.Errorf("--events and --partitions must be at least 1, --rate not below 0"))
+			if cfg.Events < 1 || cfg.Partitions < 1 || cfg.Rounds < 1 || cfg.Rate < 0 {
+				return usageError(fmt.Errorf("--events, --partitions and --rounds must be at least 1, --rate not below 0"))
 			}
 			dir, err := os.MkdirTemp("", "churnstream-bench-")
 			if err != nil {
@@ -51,7 +56,7 @@ nothing about Kafka.`,
 			}
 			defer parts.Close()
 			report := func(format string, args ...any) { fmt.Fprintf(s.err, format+"\n", args...) }
-			measured, err := bench.New(cfg, workerCommand(dir, s), parts, report).Run(cmd.Context())
+			measured, err := bench.New(cfg, programCommand(dir, s), parts, report).Run(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -61,18 +66,50 @@ nothing about Kafka.`,
 	cmd.Flags().StringSliceVar(&brokers, "brokers", nil, "bootstrap addresses (default: an embedded broker)")
 	cmd.Flags().IntVar(&cfg.Events, "events", cfg.Events, "events of the throughput part")
 	cmd.Flags().IntVar(&cfg.Partitions, "partitions", cfg.Partitions, "partitions of the topics")
+	cmd.Flags().IntVar(&cfg.Rounds, "rounds", cfg.Rounds, "rounds of the throughput part")
+	cmd.Flags().BoolVar(&cfg.Compare, "compare", false, "run a raw pass-through and a plain kafka-go loop, too")
+	cmd.Flags().IntVar(&cfg.BrokerPID, "broker-pid", 0, "process of a broker on this machine, to measure its CPU time, too")
 	cmd.Flags().Float64Var(&cfg.Rate, "rate", cfg.Rate, "events a second of the latency part; 0 leaves it out")
 	cmd.Flags().DurationVar(&cfg.WarmUp, "warm-up", cfg.WarmUp, "of the latency part")
 	cmd.Flags().DurationVar(&cfg.Measure, "measure", cfg.Measure, "length of the latency part")
 	cmd.Flags().IntVar(&reasons, "reasons", reasons, "reasons in each score")
 	cmd.Flags().StringVar(&delivery, "delivery", delivery, "exactly-once or at-least-once")
 	cmd.Flags().StringVar(&output, "output", "text", "text or json")
+	cmd.AddCommand(newBenchProgram(s))
 	return cmd
 }
 
-// workerCommand makes `churnstream run` of this same program, which drains when ctx ends.
-func workerCommand(dir string, s streams) func(context.Context, config.Config) (*exec.Cmd, error) {
-	return func(ctx context.Context, cfg config.Config) (*exec.Cmd, error) {
+// newBenchProgram makes the command that is started for --compare.
+func newBenchProgram(s streams) *cobra.Command {
+	var path string
+	cmd := &cobra.Command{
+		Use:    "program " + string(bench.PassThrough) + "|" + string(bench.PlainLoop),
+		Short:  "Run a program that a worker is compared with",
+		Hidden: true,
+		Args:   cobra.ExactArgs(1),
+		RunE: action(func(cmd *cobra.Command, args []string) error {
+			cfg, err := loadConfig(path, s)
+			if err != nil {
+				return err
+			}
+			switch bench.Program(args[0]) {
+			case bench.PassThrough:
+				return bench.RunPassThrough(cmd.Context(), cfg)
+			case bench.PlainLoop:
+				return bench.RunPlainLoop(cmd.Context(), cfg)
+			default:
+				return usageError(fmt.Errorf("%q is no program", args[0]))
+			}
+		}),
+	}
+	configFlag(cmd, &path)
+	return cmd
+}
+
+// programCommand starts this same program, as `churnstream run` or as one that a worker is compared with. It drains when
+// ctx ends.
+func programCommand(dir string, s streams) func(context.Context, bench.Program, config.Config) (*exec.Cmd, error) {
+	return func(ctx context.Context, program bench.Program, cfg config.Config) (*exec.Cmd, error) {
 		self, err := os.Executable()
 		if err != nil {
 			return nil, err
@@ -85,7 +122,11 @@ func workerCommand(dir string, s streams) func(context.Context, config.Config) (
 		if err := os.WriteFile(path, text, 0o600); err != nil {
 			return nil, err
 		}
-		cmd := exec.CommandContext(ctx, self, "run", "-c", path)
+		args := []string{"run", "-c", path}
+		if program != bench.Worker {
+			args = []string{"bench", "program", string(program), "-c", path}
+		}
+		cmd := exec.CommandContext(ctx, self, args...)
 		cmd.Stderr = s.err
 		cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 		return cmd, nil

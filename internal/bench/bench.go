@@ -1,129 +1,98 @@
 // Package bench takes a worker command and a model and gives its throughput, CPU per event, memory and latency, measured
-// on a broker from outside: the worker is a process of its own.
+// on a broker from outside: each program under measurement is a process of its own.
 package bench
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"math/rand/v2"
 	"os/exec"
 	"slices"
 	"strconv"
+	"text/tabwriter"
 	"time"
 
-	"github.com/rs/zerolog"
-	"golang.org/x/sync/errgroup"
-
-	"github.com/churnstream/churnstream/consumer"
 	"github.com/churnstream/churnstream/internal/config"
 	"github.com/churnstream/churnstream/internal/connect"
 	"github.com/churnstream/churnstream/internal/feed"
-	"github.com/churnstream/churnstream/internal/kafkawire"
-	"github.com/churnstream/churnstream/internal/tail"
 	"github.com/churnstream/churnstream/internal/train"
 	"github.com/churnstream/churnstream/internal/worker"
-	"github.com/churnstream/churnstream/producer"
 )
 
 // Config says what to measure.
 type Config struct {
 	Worker     config.Config // brokers, registry, model and everything else that the worker is run with
 	Events     int           // of the throughput part
-	Rate       float64       // events a second of the latency part
+	Rounds     int           // of the throughput part
+	Compare    bool          // run the other programs, too, one after the other in each round
+	Rate       float64       // events a second of the latency part; 0: none
 	WarmUp     time.Duration // of the latency part, not measured
 	Measure    time.Duration // of the latency part
 	Partitions int
+	BrokerPID  int // of a broker on this machine; 0: its CPU time is not measured
 }
 
-// Result is what was measured. Durations are seconds in JSON where the name says so.
+// Program is something that reads the events' topic and writes the scores' one.
+type Program string
+
+// The programs.
+const (
+	Worker      Program = "worker"
+	PassThrough Program = "pass-through"
+	PlainLoop   Program = "kafka-go"
+)
+
+// Result is what was measured.
 type Result struct {
-	Events          int     `json:"events"`
-	Partitions      int     `json:"partitions"`
-	Delivery        string  `json:"delivery"`
-	WallSeconds     float64 `json:"wall_seconds"`      // from the start of the process to the last commit
-	EventsPerSecond float64 `json:"events_per_second"` // Events / WallSeconds
-	SteadyPerSecond float64 `json:"steady_events_per_second"`
-	CPUMicroseconds float64 `json:"cpu_us_per_event"` // user and system time of the worker, start to last commit
-	SteadyCPU       float64 `json:"steady_cpu_us_per_event"`
-	PeakRSS         int64   `json:"peak_resident_bytes"`
-	Scores          int     `json:"scores"`
-	DeadLetters     int     `json:"dead_letters"`
-	Latency         Latency `json:"latency_ms"`
+	Events      int             `json:"events"`
+	Partitions  int             `json:"partitions"`
+	Delivery    string          `json:"delivery"`
+	Programs    []ProgramResult `json:"programs"` // the worker first
+	Scores      int             `json:"scores"`   // of the worker's last round
+	DeadLetters int             `json:"dead_letters"`
+	Latency     *Latency        `json:"latency_ms,omitempty"` // of the worker
 }
 
-// Latency is from the publishing of an event to the arrival of its score at a read_committed reader, in milliseconds.
-type Latency struct {
-	Rate  float64 `json:"rate"`
-	Count int     `json:"count"`
-	P50   float64 `json:"p50"`
-	P95   float64 `json:"p95"`
-	P99   float64 `json:"p99"`
-	Max   float64 `json:"max"`
+// ProgramResult is one program's part.
+type ProgramResult struct {
+	Program Program      `json:"program"`
+	Rounds  []Throughput `json:"rounds"`
+	Median  Throughput   `json:"median"` // of each figure by itself
+	// Ratio is the worker's steady rate to this program's, the median over the rounds.
+	Ratio float64 `json:"worker_ratio"`
 }
 
 // Bench measures one configuration.
 type Bench struct {
 	cfg     Config
-	command func(ctx context.Context, cfg config.Config) (*exec.Cmd, error)
+	command func(context.Context, Program, config.Config) (*exec.Cmd, error)
 	source  feed.Source
 	report  func(format string, args ...any)
+	name    string // of this measurement: prefix of its topics and groups
 }
 
-// New prepares a measurement. Command makes the process that runs a worker with a configuration until its context ends;
-// source gives events for ever; report tells progress.
-func New(cfg Config, command func(context.Context, config.Config) (*exec.Cmd, error), source feed.Source, report func(string, ...any)) *Bench {
-	name := "bench-" + strconv.FormatUint(rand.Uint64(), 36)
+// New prepares a measurement. Command makes the process that runs a program with a configuration until its context
+// ends; source gives events for ever; report tells progress.
+func New(cfg Config, command func(context.Context, Program, config.Config) (*exec.Cmd, error), source feed.Source, report func(string, ...any)) *Bench {
 	w := &cfg.Worker
-	w.Group.ID = name
-	w.Topics = config.Topics{
-		Events: name + "-events", Scores: name + "-scores", DeadLetters: name + "-dead-letters",
-		DriftState: name + "-drift-state", DriftAlerts: name + "-drift-alerts",
-	}
 	w.CreateTopics = config.CreateTopics{Enabled: true, Partitions: cfg.Partitions, ReplicationFactor: max(1, w.CreateTopics.ReplicationFactor)}
 	w.Fetch.OffsetReset = "earliest"
-	return &Bench{cfg: cfg, command: command, source: source, report: report}
+	cfg.Rounds = max(1, cfg.Rounds)
+	return &Bench{cfg: cfg, command: command, source: source, report: report, name: "bench-" + strconv.FormatUint(rand.Uint64(), 36)}
 }
 
-// Run measures throughput on a backlog, then latency at a fixed rate, on the same worker.
-func (b *Bench) Run(ctx context.Context) (Result, error) {
-	result := Result{Events: b.cfg.Events, Partitions: b.cfg.Partitions, Delivery: string(b.cfg.Worker.Delivery)}
-	s, err := b.open(ctx)
+// Run measures throughput on a backlog, round after round, then the worker's latency at a fixed rate.
+func (b *Bench) Run(ctx context.Context) (result Result, err error) {
+	result = Result{Events: b.cfg.Events, Partitions: b.cfg.Partitions, Delivery: string(b.cfg.Worker.Delivery)}
+	s, err := Open(ctx, b.cfg.Worker.Brokers, b.cfg.Worker.Security)
 	if err != nil {
 		return result, err
 	}
-	defer s.close()
-
-	b.report("publishing a backlog of %d events", b.cfg.Events)
-	if _, err := feed.Run(ctx, feed.Config{Topic: b.cfg.Worker.Topics.Events, Limit: b.cfg.Events}, s.publisher, b.source, nil); err != nil {
-		return result, err
-	}
-	b.report("starting the worker")
-	work, stopWorker := context.WithCancel(ctx)
-	defer stopWorker()
-	process, err := b.command(work, b.cfg.Worker)
-	if err != nil {
-		return result, err
-	}
-	if err := process.Start(); err != nil {
-		return result, fmt.Errorf("start the worker: %w", err)
-	}
-	exited := make(chan struct{})
-	go func() {
-		defer close(exited)
-		_ = process.Wait() // ProcessState tells how
-	}()
-	defer func() {
-		stopWorker()
-		<-exited
-	}()
-	err = b.throughput(ctx, s, process.Process.Pid, exited, &result)
-	if errors.Is(err, errWorkerEnded) {
-		err = fmt.Errorf("%w: %s", err, process.ProcessState)
-	}
-	if err != nil {
+	defer s.Close()
+	if err := b.throughput(ctx, s, &result); err != nil {
 		return result, err
 	}
 	if b.cfg.Rate > 0 {
@@ -132,192 +101,185 @@ func (b *Bench) Run(ctx context.Context) (Result, error) {
 			return result, err
 		}
 	}
-	_, result.PeakRSS, err = sampleProcess(process.Process.Pid)
-	return result, err
+	return result, nil
 }
 
-// session is what the measuring side itself keeps open.
-type session struct {
-	client    *kafkawire.Client
-	fetcher   *consumer.Fetcher
-	publisher producer.Publisher
-	stop      context.CancelFunc
-	group     *errgroup.Group
-}
-
-func (s *session) close() {
-	s.stop()
-	_ = s.group.Wait() // the fetcher ends with its context
-	_ = s.publisher.Close()
-	s.client.CloseIdleConnections()
-}
-
-func (b *Bench) open(ctx context.Context) (*session, error) {
-	w := b.cfg.Worker
-	transport, err := connect.Transport("churnstream-bench", w.Security)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := connect.Probe(ctx, w.Brokers, transport, w.Security.SASL, worker.Topics(w), w.CreateTopics); err != nil {
-		return nil, err
-	}
-	client, err := kafkawire.NewClient(kafkawire.Config{Brokers: w.Brokers, ClientID: "churnstream-bench", Transport: transport})
-	if err != nil {
-		return nil, err
-	}
-	fetcher, err := consumer.NewFetcher(consumer.DefaultFetchConfig(), client, zerolog.Nop())
-	if err != nil {
-		return nil, err
-	}
-	publisher, err := producer.NewIdempotent(producer.DefaultConfig(), client)
-	if err != nil {
-		return nil, err
-	}
-	run, stop := context.WithCancel(ctx)
-	g, run := errgroup.WithContext(run)
-	g.Go(func() error { return fetcher.Run(run) })
-	return &session{client: client, fetcher: fetcher, publisher: publisher, stop: stop, group: g}, nil
-}
-
-// sample is the progress of the worker at one moment: what it has committed and used since its start.
-type sample struct {
-	at   time.Duration
-	done int64
-	cpu  time.Duration
-}
-
-// pollEvery is how often the committed offsets are asked for: one small request, so that measuring costs nothing.
-const pollEvery = 20 * time.Millisecond
-
-// errWorkerEnded ends a measurement, which needs the worker.
-var errWorkerEnded = errors.New("the worker ended before the backlog was done")
-
-// throughput follows the committed offsets until the backlog is done. Steady figures are those between 10 % and 90 %.
-func (b *Bench) throughput(ctx context.Context, s *session, pid int, exited <-chan struct{}, r *Result) error {
-	started := time.Now()
-	partitions := make([]consumer.TopicPartition, b.cfg.Partitions)
-	for i := range partitions {
-		partitions[i] = consumer.TopicPartition{Topic: b.cfg.Worker.Topics.Events, Partition: int32(i)}
-	}
-	samples := []sample{{}}
-	for last := samples[0]; last.done < int64(b.cfg.Events); {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-exited:
-			return errWorkerEnded
-		case <-time.After(pollEvery):
-		}
-		// As nobody in particular: the worker is the member, and its open transactions are not waited for.
-		offsets, err := consumer.CommittedOffsets(ctx, s.client, b.cfg.Worker.Group.ID, consumer.Identity{Generation: -1}, partitions)
-		if err != nil {
-			return err
-		}
-		last = sample{at: time.Since(started)}
-		for _, o := range offsets {
-			last.done += max(0, o)
-		}
-		last.cpu, _, err = sampleProcess(pid)
-		if errors.Is(err, fs.ErrNotExist) {
-			<-exited
-			return errWorkerEnded
-		}
-		if err != nil {
-			return err
-		}
-		samples = append(samples, last)
-	}
-	last := samples[len(samples)-1]
-	r.WallSeconds = last.at.Seconds()
-	r.EventsPerSecond = float64(b.cfg.Events) / r.WallSeconds
-	r.CPUMicroseconds = float64(last.cpu.Microseconds()) / float64(b.cfg.Events)
-	from := samples[slices.IndexFunc(samples, func(s sample) bool { return s.done*10 >= int64(b.cfg.Events) })]
-	to := samples[slices.IndexFunc(samples, func(s sample) bool { return s.done*10 >= 9*int64(b.cfg.Events) })]
-	if n := to.done - from.done; n > 0 {
-		r.SteadyPerSecond = float64(n) / (to.at - from.at).Seconds()
-		r.SteadyCPU = float64((to.cpu - from.cpu).Microseconds()) / float64(n)
-	}
-	b.report("backlog done after %.2f s; counting the output", r.WallSeconds)
-	var err error
-	if r.Scores, err = count(ctx, s, b.cfg.Worker.Topics.Scores); err != nil {
+func (b *Bench) throughput(ctx context.Context, s *Session, result *Result) (err error) {
+	events := b.name + "-events"
+	if err := s.CreateTopics(ctx, b.cfg.Worker.CreateTopics, connect.TopicSpec{Name: events, Key: "topics.events"}); err != nil {
 		return err
 	}
-	if r.DeadLetters, err = count(ctx, s, b.cfg.Worker.Topics.DeadLetters); err != nil {
+	defer func() { err = errors.Join(err, s.DeleteTopics(context.WithoutCancel(ctx), events)) }()
+	b.report("publishing a backlog of %d events", b.cfg.Events)
+	if err := s.Fill(ctx, events, b.cfg.Events, b.source); err != nil {
 		return err
 	}
-	if b.cfg.Worker.Delivery == config.ExactlyOnce && r.Scores+r.DeadLetters != b.cfg.Events {
-		return fmt.Errorf("%d events gave %d scores and %d dead letters: exactly-once does not hold", b.cfg.Events, r.Scores, r.DeadLetters)
+	for _, program := range b.programs() {
+		result.Programs = append(result.Programs, ProgramResult{Program: program})
+	}
+	for round := range b.cfg.Rounds {
+		for i := range result.Programs {
+			p := &result.Programs[i]
+			t, err := b.drain(ctx, s, p.Program, events, round, result)
+			if err != nil {
+				return fmt.Errorf("%s, round %d: %w", p.Program, round+1, err)
+			}
+			p.Rounds = append(p.Rounds, t)
+		}
+	}
+	for i := range result.Programs {
+		result.Programs[i].summarise(result.Programs[0].Rounds)
 	}
 	return nil
 }
 
-func count(ctx context.Context, s *session, topic string) (n int, err error) {
-	_, err = tail.ReadTopic(ctx, s.client, s.fetcher, topic, func(batch *consumer.Batch) error {
-		n += len(batch.Records)
-		return nil
-	})
-	return n, err
+func (b *Bench) programs() []Program {
+	if b.cfg.Compare {
+		return []Program{Worker, PassThrough, PlainLoop}
+	}
+	return []Program{Worker}
 }
 
-// latency publishes at the fixed rate and reads the scores in the same process, so that one clock times both.
-func (b *Bench) latency(ctx context.Context, s *session) (Latency, error) {
-	total := b.cfg.WarmUp + b.cfg.Measure
-	starts, err := tail.Starts(ctx, s.client, b.cfg.Worker.Topics.Scores, consumer.Latest)
+// drain is one run of one program, with a group and topics of its own beside the events.
+func (b *Bench) drain(ctx context.Context, s *Session, program Program, events string, round int, result *Result) (t Throughput, err error) {
+	cfg := b.named(fmt.Sprintf("%s-%s-%d", b.name, program, round+1))
+	cfg.Topics.Events = events
+	if err := s.CreateTopics(ctx, cfg.CreateTopics, worker.Topics(cfg)...); err != nil {
+		return t, err
+	}
+	defer func() { err = errors.Join(err, s.DeleteTopics(context.WithoutCancel(ctx), outputs(cfg)...)) }()
+	command, err := b.command(ctx, program, cfg)
 	if err != nil {
-		return Latency{}, err
+		return t, err
 	}
-	begin := time.Now().Add(b.cfg.WarmUp).UnixMilli()
-	want := int(b.cfg.Rate * total.Seconds())
-	var seen int
-	var ms []float64
-	readCtx, stop := context.WithTimeout(ctx, total+30*time.Second)
-	defer stop()
-	g, readCtx := errgroup.WithContext(readCtx)
-	g.Go(func() error {
-		return tail.Follow(readCtx, s.fetcher, starts, func(batch *consumer.Batch) error {
-			now := float64(time.Now().UnixMicro()) / 1000
-			for i := range batch.Records {
-				if at := batch.Records[i].Timestamp; at >= begin {
-					ms = append(ms, now-float64(at))
-				}
-			}
-			if seen += len(batch.Records); seen >= want {
-				return tail.ErrStop
-			}
-			return nil
-		})
+	t, err = s.Drain(ctx, command, Backlog{
+		Topic: events, Partitions: b.cfg.Partitions, Events: b.cfg.Events, Group: cfg.Group.ID, BrokerPID: b.cfg.BrokerPID,
 	})
-	g.Go(func() error {
-		_, err := feed.Run(readCtx, feed.Config{Topic: b.cfg.Worker.Topics.Events, Rate: b.cfg.Rate, Limit: want}, s.publisher, b.source, nil)
-		return err
+	if err != nil {
+		return t, err
+	}
+	b.report("round %d, %s: done after %.2f s, %.0f events/s steady; counting the output", round+1, program, t.WallSeconds, t.SteadyPerSecond)
+	scores, err := s.Count(ctx, cfg.Topics.Scores)
+	if err != nil {
+		return t, err
+	}
+	deadLetters, err := s.Count(ctx, cfg.Topics.DeadLetters)
+	if err != nil {
+		return t, err
+	}
+	if program == Worker {
+		result.Scores, result.DeadLetters = scores, deadLetters
+	}
+	once := cfg.Delivery == config.ExactlyOnce && program != PlainLoop
+	if out := scores + deadLetters; out < b.cfg.Events || once && out > b.cfg.Events {
+		return t, fmt.Errorf("%d events gave %d records and %d dead letters: %s does not hold", b.cfg.Events, scores, deadLetters, cfg.Delivery)
+	}
+	return t, nil
+}
+
+// named is the worker's configuration with a group and topics of its own.
+func (b *Bench) named(name string) config.Config {
+	cfg := b.cfg.Worker
+	cfg.Group.ID = name
+	cfg.Topics = config.Topics{
+		Events: name + "-events", Scores: name + "-scores", DeadLetters: name + "-dead-letters",
+		DriftState: name + "-drift-state", DriftAlerts: name + "-drift-alerts",
+	}
+	return cfg
+}
+
+func outputs(cfg config.Config) []string {
+	var names []string
+	for _, spec := range worker.Topics(cfg) {
+		if spec.Name != cfg.Topics.Events {
+			names = append(names, spec.Name)
+		}
+	}
+	return names
+}
+
+func (b *Bench) latency(ctx context.Context, s *Session) (_ *Latency, err error) {
+	cfg := b.named(b.name + "-latency")
+	topics := worker.Topics(cfg)
+	if err := s.CreateTopics(ctx, cfg.CreateTopics, topics...); err != nil {
+		return nil, err
+	}
+	defer func() {
+		err = errors.Join(err, s.DeleteTopics(context.WithoutCancel(ctx), append(outputs(cfg), cfg.Topics.Events)...))
+	}()
+	command, err := b.command(ctx, Worker, cfg)
+	if err != nil {
+		return nil, err
+	}
+	l, err := s.Latency(ctx, command, Load{
+		Events: cfg.Topics.Events, Scores: cfg.Topics.Scores,
+		Rate: b.cfg.Rate, WarmUp: b.cfg.WarmUp, Measure: b.cfg.Measure, Source: b.source,
 	})
-	if err := g.Wait(); err != nil {
-		return Latency{}, err
+	return &l, err
+}
+
+// summarise takes the medians.
+func (p *ProgramResult) summarise(worker []Throughput) {
+	p.Median = Median(p.Rounds)
+	ratios := make([]float64, 0, len(worker))
+	for i, round := range p.Rounds {
+		if rate := cmp.Or(round.SteadyPerSecond, round.EventsPerSecond); rate > 0 {
+			ratios = append(ratios, cmp.Or(worker[i].SteadyPerSecond, worker[i].EventsPerSecond)/rate)
+		}
 	}
-	if seen < want {
-		return Latency{}, errors.New("not all scores arrived within 30 s of the last event")
+	p.Ratio = median(ratios)
+}
+
+// Median takes the median of each figure by itself.
+func Median(rounds []Throughput) Throughput {
+	of := func(figure func(t *Throughput) float64) float64 {
+		values := make([]float64, len(rounds))
+		for i := range rounds {
+			values[i] = figure(&rounds[i])
+		}
+		return median(values)
 	}
-	if len(ms) == 0 {
-		return Latency{}, errors.New("no score of the measured time arrived; measure longer or at a higher rate")
+	return Throughput{
+		WallSeconds:     of(func(t *Throughput) float64 { return t.WallSeconds }),
+		EventsPerSecond: of(func(t *Throughput) float64 { return t.EventsPerSecond }),
+		SteadyPerSecond: of(func(t *Throughput) float64 { return t.SteadyPerSecond }),
+		CPU:             of(func(t *Throughput) float64 { return t.CPU }),
+		SteadyCPU:       of(func(t *Throughput) float64 { return t.SteadyCPU }),
+		BrokerCPU:       of(func(t *Throughput) float64 { return t.BrokerCPU }),
+		PeakMemory:      int64(of(func(t *Throughput) float64 { return float64(t.PeakMemory) })),
+		OtherCores:      of(func(t *Throughput) float64 { return t.OtherCores }),
 	}
-	slices.Sort(ms)
-	return Latency{
-		Rate: b.cfg.Rate, Count: len(ms),
-		P50: train.Quantile(ms, 0.5), P95: train.Quantile(ms, 0.95), P99: train.Quantile(ms, 0.99), Max: train.Quantile(ms, 1),
-	}, nil
+}
+
+// median is 0 where there is nothing.
+func median(values []float64) float64 {
+	if len(values) == 0 {
+		return 0
+	}
+	slices.Sort(values)
+	return train.Quantile(values, 0.5)
 }
 
 // WriteText prints the result for people.
 func (r Result) WriteText(w io.Writer) error {
-	_, err := fmt.Fprintf(w, `%d events, %d partitions, %s
-throughput      %10.0f events/s   (steady %.0f)
-worker CPU      %10.2f µs/event   (steady %.2f)
-resident memory %10.1f MB         (peak)
-output          %10d scores, %d dead letters
-latency at %.0f events/s, publish to read_committed reader:
-                p50 %.1f ms   p95 %.1f ms   p99 %.1f ms   max %.1f ms   (%d events)
-`,
-		r.Events, r.Partitions, r.Delivery, r.EventsPerSecond, r.SteadyPerSecond, r.CPUMicroseconds, r.SteadyCPU,
-		float64(r.PeakRSS)/1e6, r.Scores, r.DeadLetters, r.Latency.Rate, r.Latency.P50, r.Latency.P95, r.Latency.P99, r.Latency.Max, r.Latency.Count)
-	return err
+	fmt.Fprintf(w, "%d events, %d partitions, %s, medians of %d rounds\n", r.Events, r.Partitions, r.Delivery, len(r.Programs[0].Rounds))
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(table, "\tevents/s\tsteady\tCPU µs/event\tsteady\tbroker µs/event\tmemory MB\tother cores\tworker is\t")
+	for _, p := range r.Programs {
+		m, broker := p.Median, "-"
+		if m.BrokerCPU > 0 {
+			broker = fmt.Sprintf("%.2f", m.BrokerCPU)
+		}
+		fmt.Fprintf(table, "%s\t%.0f\t%.0f\t%.2f\t%.2f\t%s\t%.0f\t%.2f\t%.2f x\t\n", p.Program, m.EventsPerSecond, m.SteadyPerSecond,
+			m.CPU, m.SteadyCPU, broker, float64(m.PeakMemory)/1e6, m.OtherCores, p.Ratio)
+	}
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	fmt.Fprintf(w, "worker's output: %d scores, %d dead letters\n", r.Scores, r.DeadLetters)
+	if l := r.Latency; l != nil {
+		fmt.Fprintf(w, "latency at %.0f events/s, publish to read_committed reader: p50 %.1f ms, p95 %.1f ms, p99 %.1f ms, max %.1f ms (%d events)\n",
+			l.Rate, l.P50, l.P95, l.P99, l.Max, l.Count)
+	}
+	return nil
 }

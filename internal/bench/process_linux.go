@@ -44,3 +44,25 @@ func sampleProcess(pid int) (cpu time.Duration, peak int64, err error) {
 	}
 	return cpu, peak, nil
 }
+
+// sampleMachine reads the CPU time that all processes together have used since the machine was started.
+func sampleMachine() (time.Duration, error) {
+	stat, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0, err
+	}
+	line, _, _ := strings.Cut(string(stat), "\n")
+	fields := strings.Fields(line)
+	if len(fields) < 8 {
+		return 0, fmt.Errorf("the first line of /proc/stat has %d fields", len(fields))
+	}
+	var busy time.Duration
+	for _, i := range []int{1, 2, 3, 6, 7} { // user, nice, system, irq, softirq
+		ticks, err := strconv.ParseInt(fields[i], 10, 64)
+		if err != nil {
+			return 0, fmt.Errorf("/proc/stat: %w", err)
+		}
+		busy += time.Duration(ticks) * clockTick
+	}
+	return busy, nil
+}

@@ -9,5 +9,9 @@ import (
 
 // sampleProcess needs /proc.
 func sampleProcess(int) (time.Duration, int64, error) {
-	return 0, 0, errors.New("CPU and memory of a process are read on Linux only")
+	return 0, 0, errNotLinux
 }
+
+func sampleMachine() (time.Duration, error) { return 0, errNotLinux }
+
+var errNotLinux = errors.New("CPU and memory of a process are read on Linux only")

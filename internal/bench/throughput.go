@@ -1,0 +1,163 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/churnstream/churnstream/consumer"
+)
+
+// Backlog is what a program under measurement has to work off.
+type Backlog struct {
+	Topic      string
+	Partitions int
+	Events     int    // in the topic
+	Group      string // that commits its progress
+	BrokerPID  int    // of a broker on this machine; 0: its CPU time is not measured
+}
+
+// Throughput is what one run over a backlog showed. Progress is what the group has committed. Steady figures are those
+// between 10 % and 90 % of the events; they are 0 where too few commits lie between.
+type Throughput struct {
+	WallSeconds     float64 `json:"wall_seconds"`      // from the start of the process to the last commit
+	EventsPerSecond float64 `json:"events_per_second"` // events / WallSeconds
+	SteadyPerSecond float64 `json:"steady_events_per_second"`
+	CPU             float64 `json:"cpu_us_per_event"` // user and system time of the process, start to last commit
+	SteadyCPU       float64 `json:"steady_cpu_us_per_event"`
+	BrokerCPU       float64 `json:"broker_cpu_us_per_event"` // 0 where it was not measured
+	PeakMemory      int64   `json:"peak_resident_bytes"`
+	OtherCores      float64 `json:"other_cores"` // used by the rest of the machine meanwhile, brokers that are not measured included
+}
+
+// sample is the progress of the process at one moment: what it has committed and used since its start.
+type sample struct {
+	at   time.Duration
+	done int64
+	cpu  time.Duration
+}
+
+// pollEvery is how often the committed offsets are asked for: one small request, so that measuring costs nothing.
+const pollEvery = 20 * time.Millisecond
+
+// Drain runs a command until its group has committed the whole backlog, then asks it to end.
+func (s *Session) Drain(ctx context.Context, command *exec.Cmd, b Backlog) (t Throughput, err error) {
+	partitions := make([]consumer.TopicPartition, b.Partitions)
+	for i := range partitions {
+		partitions[i] = consumer.TopicPartition{Topic: b.Topic, Partition: int32(i)}
+	}
+	before, err := use(b.BrokerPID)
+	if err != nil {
+		return t, err
+	}
+	started := time.Now()
+	p, err := start(command)
+	if err != nil {
+		return t, err
+	}
+	defer p.stop()
+	samples := []sample{{}}
+	for last := samples[0]; last.done < int64(b.Events); {
+		select {
+		case <-ctx.Done():
+			return t, ctx.Err()
+		case <-p.exited:
+			return t, p.ended()
+		case <-time.After(pollEvery):
+		}
+		// As nobody in particular: the process is the member, and its open transactions are not waited for.
+		offsets, err := consumer.CommittedOffsets(ctx, s.client, b.Group, consumer.Identity{Generation: -1}, partitions)
+		if err != nil {
+			return t, err
+		}
+		last = sample{at: time.Since(started)}
+		for _, o := range offsets {
+			last.done += max(0, o)
+		}
+		last.cpu, t.PeakMemory, err = sampleProcess(command.Process.Pid)
+		if errors.Is(err, fs.ErrNotExist) {
+			<-p.exited
+			return t, p.ended()
+		}
+		if err != nil {
+			return t, err
+		}
+		samples = append(samples, last)
+	}
+	after, err := use(b.BrokerPID)
+	if err != nil {
+		return t, err
+	}
+	last := samples[len(samples)-1]
+	perEvent := func(d time.Duration, n int64) float64 { return float64(d.Nanoseconds()) / 1e3 / float64(n) }
+	t.WallSeconds = last.at.Seconds()
+	t.EventsPerSecond = float64(b.Events) / t.WallSeconds
+	t.CPU = perEvent(last.cpu, int64(b.Events))
+	t.BrokerCPU = perEvent(after.broker-before.broker, int64(b.Events))
+	t.OtherCores = max(0, (after.machine-before.machine-(after.own-before.own)-(after.broker-before.broker)-last.cpu).Seconds()/t.WallSeconds)
+	from := samples[slices.IndexFunc(samples, func(s sample) bool { return s.done*10 >= int64(b.Events) })]
+	to := samples[slices.IndexFunc(samples, func(s sample) bool { return s.done*10 >= 9*int64(b.Events) })]
+	if n := to.done - from.done; n > 0 {
+		t.SteadyPerSecond = float64(n) / (to.at - from.at).Seconds()
+		t.SteadyCPU = perEvent(to.cpu-from.cpu, n)
+	}
+	return t, nil
+}
+
+// usage is the CPU time that everybody else has used.
+type usage struct{ machine, own, broker time.Duration }
+
+func use(brokerPID int) (u usage, err error) {
+	if u.machine, err = sampleMachine(); err != nil {
+		return u, err
+	}
+	if u.own, _, err = sampleProcess(os.Getpid()); err != nil {
+		return u, err
+	}
+	if brokerPID != 0 {
+		u.broker, _, err = sampleProcess(brokerPID)
+	}
+	return u, err
+}
+
+// process is a program under measurement.
+type process struct {
+	command *exec.Cmd
+	exited  chan struct{} // closed when it has
+}
+
+func start(command *exec.Cmd) (*process, error) {
+	if err := command.Start(); err != nil {
+		return nil, fmt.Errorf("start %s: %w", command.Path, err)
+	}
+	p := &process{command: command, exited: make(chan struct{})}
+	go func() {
+		defer close(p.exited)
+		_ = command.Wait() // ProcessState tells how
+	}()
+	return p, nil
+}
+
+// ended is the error of a measurement whose program has.
+func (p *process) ended() error {
+	return fmt.Errorf("%s ended before it was measured: %s", p.command.Path, p.command.ProcessState)
+}
+
+// farewell is how long a program may take to end.
+const farewell = 30 * time.Second
+
+func (p *process) stop() {
+	_ = p.command.Process.Signal(syscall.SIGTERM) // fails where it has ended already
+	select {
+	case <-p.exited:
+	case <-time.After(farewell):
+		_ = p.command.Process.Kill()
+		<-p.exited
+	}
+}
