@@ -40,17 +40,18 @@ func Follow(ctx context.Context, fetcher *consumer.Fetcher, starts map[consumer.
 		defer mu.Unlock()
 		return fn(b)
 	}
-	g, ctx := errgroup.WithContext(ctx)
+	g, group := errgroup.WithContext(ctx)
 	for tp, start := range starts {
 		g.Go(func() error {
-			_, err := follow(ctx, fetcher, tp, start, forever, serial)
+			_, err := follow(group, fetcher, tp, start, forever, serial)
 			return err
 		})
 	}
-	if err := g.Wait(); !errors.Is(err, ErrStop) && !errors.Is(err, context.Canceled) {
-		return err
+	err := g.Wait()
+	if errors.Is(err, ErrStop) || ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		return nil
 	}
-	return nil
+	return err
 }
 
 // ReadPartition hands every batch of one partition to fn, from the earliest offset to the end of the log as it is now,
