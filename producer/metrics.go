@@ -23,24 +23,37 @@ type Metrics struct {
 	transactions   *prometheus.CounterVec
 	produceSeconds prometheus.Histogram
 	commitSeconds  prometheus.Histogram
+	steps          stepSeconds
 	records        prometheus.Counter
 	bytes          prometheus.Counter
 	retries        *prometheus.CounterVec
 }
 
+// stepSeconds times the steps of a transaction, in their order.
+type stepSeconds struct{ join, produce, offsets, end prometheus.Observer }
+
 // NewMetrics creates the collectors and registers them with reg, which may be nil.
 func NewMetrics(reg prometheus.Registerer) *Metrics {
 	const namespace, subsystem = "churnstream", "producer"
-	histogram := func(name, help string) prometheus.Histogram {
-		return prometheus.NewHistogram(prometheus.HistogramOpts{
+	histogramOpts := func(name, help string) prometheus.HistogramOpts {
+		return prometheus.HistogramOpts{
 			Namespace: namespace, Subsystem: subsystem, Name: name, Help: help,
 			Buckets:                         prometheus.ExponentialBuckets(0.0005, 2, 16),
 			NativeHistogramBucketFactor:     1.1,
 			NativeHistogramMaxBucketNumber:  100,
 			NativeHistogramMinResetDuration: 0,
-		})
+		}
 	}
+	histogram := func(name, help string) prometheus.Histogram {
+		return prometheus.NewHistogram(histogramOpts(name, help))
+	}
+	steps := prometheus.NewHistogramVec(histogramOpts("transaction_step_seconds",
+		"Seconds of one step of a transaction that succeeded: join (what precedes the first Produce), produce, offsets, end."), []string{"step"})
 	m := &Metrics{
+		steps: stepSeconds{
+			join: steps.WithLabelValues("join"), produce: steps.WithLabelValues("produce"),
+			offsets: steps.WithLabelValues("offsets"), end: steps.WithLabelValues("end"),
+		},
 		transactions: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: namespace, Subsystem: subsystem, Name: "transactions_total",
 			Help: "Units of records and offsets by how Commit or Abort ended.",
@@ -63,7 +76,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	m.committed = m.transactions.WithLabelValues(resultCommitted)
 	m.aborted = m.transactions.WithLabelValues(resultAborted)
 	if reg != nil {
-		reg.MustRegister(m.transactions, m.produceSeconds, m.commitSeconds, m.records, m.bytes, m.retries)
+		reg.MustRegister(m.transactions, m.produceSeconds, m.commitSeconds, steps, m.records, m.bytes, m.retries)
 	}
 	return m
 }

@@ -60,7 +60,7 @@ churnstream_producer_transactions_total{result="stale_member"} 1
 		"churnstream_producer_retries_total", "churnstream_producer_transactions_total"); err != nil {
 		t.Error(err)
 	}
-	for name, count := range map[string]int{"churnstream_producer_produce_seconds": 1, "churnstream_producer_commit_seconds": 1, "churnstream_producer_bytes_total": 1} {
+	for name, count := range map[string]int{"churnstream_producer_produce_seconds": 1, "churnstream_producer_commit_seconds": 1, "churnstream_producer_transaction_step_seconds": 4, "churnstream_producer_bytes_total": 1} {
 		if n, err := testutil.GatherAndCount(reg, name); err != nil || n != count {
 			t.Errorf("%s: %d series, %v", name, n, err)
 		}

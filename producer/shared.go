@@ -200,6 +200,7 @@ func (s *Shared) Run(ctx context.Context) error {
 		case u := <-s.commits:
 			r.arrive(u)
 			for len(r.waiting) > 0 {
+				r.rest(ctx)
 				r.gather()
 				r.transact(ctx)
 			}
@@ -245,6 +246,14 @@ func (r *sharedRun) arrive(u *sharedUnit) {
 
 // errGivenUp ends a held transaction for the units that did not give it up.
 var errGivenUp = fmt.Errorf("a unit of the common transaction was given up while the group moved on: %w", ErrAbortable)
+
+// rest keeps the distance to the transaction before, while more units become ready. That it was interrupted the commit
+// finds out.
+func (r *sharedRun) rest(ctx context.Context) {
+	if r.producer != nil {
+		_ = r.producer.protocol.rest(ctx)
+	}
+}
 
 // gather takes every other unit that is ready by now. Those are no more than there are partitions.
 func (r *sharedRun) gather() {

@@ -33,9 +33,9 @@ func TestSpacingHoldsTheFirstProduceBehindTheEndOfTheTransaction(t *testing.T) {
 func TestSpacingGrowsWithHeldProducesAndShrinksWithOthers(t *testing.T) {
 	t.Parallel()
 	s := newSpacing()
-	learn := func(n int, took time.Duration) time.Duration {
+	learn := func(n int, produce time.Duration) time.Duration {
 		for range n {
-			s.produced(took)
+			s.learn(produce, time.Millisecond)
 		}
 		return s.distance
 	}
@@ -52,5 +52,31 @@ func TestSpacingGrowsWithHeldProducesAndShrinksWithOthers(t *testing.T) {
 	}
 	if got := learn(100_000, time.Millisecond); got != minSpacing {
 		t.Errorf("%v does not shrink to %v", got, minSpacing)
+	}
+}
+
+func TestSpacingIsNotTakenInByABusyMachine(t *testing.T) {
+	t.Parallel()
+	s := newSpacing()
+	s.close = true
+	start := s.distance
+	for i := range 3000 { // every tenth request takes long, of either kind
+		produce, offsets := time.Millisecond, time.Millisecond
+		switch i % 10 {
+		case 3:
+			produce = 40 * time.Millisecond
+		case 8:
+			offsets = 40 * time.Millisecond
+		}
+		s.learn(produce, offsets)
+		if s.distance > start+2*spacingStep {
+			t.Fatalf("%v after %d transactions", s.distance, i+1)
+		}
+	}
+	for range 100 { // everything takes long
+		s.learn(40*time.Millisecond, 40*time.Millisecond)
+	}
+	if s.distance > start+2*spacingStep {
+		t.Fatalf("%v where everything is slow", s.distance)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/segmentio/kafka-go/protocol"
 
 	"github.com/churnstream/churnstream/internal/kafkawire"
@@ -131,16 +132,19 @@ func (t *Transactional) Commit(ctx context.Context, m Member, offsets []Offset) 
 
 // commit does what is left to do.
 func (t *Transactional) commit(ctx context.Context, limit time.Time, m Member, offsets []Offset) error {
+	steps, clock := &t.metrics.steps, stepClock(time.Now())
 	if t.state == inTransaction {
+		var offsetsTook time.Duration
 		if t.records.pending() {
 			t.begun = true
 			if err := t.protocol.addPartitions(ctx, limit); err != nil {
 				return err
 			}
+			clock.observe(steps.join)
 			if err := t.produceAll(ctx, limit); err != nil {
 				return err
 			}
-			t.protocol.produced(t.firstProduce)
+			clock.observe(steps.produce)
 		}
 		if len(offsets) > 0 && !t.offsetsSent {
 			t.begun = true
@@ -151,10 +155,27 @@ func (t *Transactional) commit(ctx context.Context, limit time.Time, m Member, o
 				return err
 			}
 			t.offsetsSent = true
+			offsetsTook = clock.observe(steps.offsets)
 		}
+		t.protocol.learn(t.firstProduce, offsetsTook)
 		t.state = committingTransaction
 	}
-	return t.end(ctx, limit, true)
+	if err := t.end(ctx, limit, true); err != nil {
+		return err
+	}
+	clock.observe(steps.end)
+	return nil
+}
+
+// stepClock is the time at which a step began.
+type stepClock time.Time
+
+func (c *stepClock) observe(step prometheus.Observer) time.Duration {
+	now := time.Now()
+	took := now.Sub(time.Time(*c))
+	step.Observe(took.Seconds())
+	*c = stepClock(now)
+	return took
 }
 
 // Abort implements Publisher. After an error it also restores the producer, without fencing a newer one. In
@@ -429,7 +450,8 @@ var (
 type transactionProtocol interface {
 	addPartitions(ctx context.Context, limit time.Time) error
 	addGroup(ctx context.Context, limit time.Time, group string) error
-	produced(first time.Duration) // all records were accepted; the first request took this long
+	rest(ctx context.Context) error       // returns when records may be sent; addPartitions waits too
+	learn(produce, offsets time.Duration) // the time of the first Produce and of the offsets
 	ended()
 }
 
@@ -438,7 +460,8 @@ type implicit struct{ spacing spacing }
 
 func (i *implicit) addPartitions(ctx context.Context, _ time.Time) error { return i.spacing.wait(ctx) }
 func (i *implicit) addGroup(context.Context, time.Time, string) error    { return nil }
-func (i *implicit) produced(first time.Duration)                         { i.spacing.produced(first) }
+func (i *implicit) rest(ctx context.Context) error                       { return i.spacing.wait(ctx) }
+func (i *implicit) learn(produce, offsets time.Duration)                 { i.spacing.learn(produce, offsets) }
 
 func (i *implicit) ended() { i.spacing.transactionEnded(time.Now()) }
 
@@ -459,7 +482,9 @@ func newExplicit(s *session) *explicit {
 	return e
 }
 
-func (e *explicit) produced(time.Duration) {}
+func (e *explicit) rest(context.Context) error { return nil }
+
+func (e *explicit) learn(time.Duration, time.Duration) {}
 
 func (e *explicit) ended() { e.addedPartitions, e.addedGroup = 0, "" }
 
