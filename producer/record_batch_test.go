@@ -86,6 +86,90 @@ func drawNullable(t *rapid.T, label string) []byte {
 	return rapid.SliceOfN(rapid.Byte(), 0, 300).Draw(t, label)
 }
 
+// drawRecord draws times of any order and distance: deltas are negative as often as not, and take all their bytes.
+func drawRecord(t *rapid.T) Record {
+	r := Record{
+		Timestamp: rapid.Int64Range(0, 1<<60).Draw(t, "timestamp") >> rapid.IntRange(0, 59).Draw(t, "shift"),
+		Key:       drawNullable(t, "key"),
+		Value:     drawNullable(t, "value"),
+	}
+	for range rapid.IntRange(0, 3).Draw(t, "headers") {
+		r.Headers = append(r.Headers, Header{Key: rapid.StringN(0, 20, 80).Draw(t, "header key"), Value: drawNullable(t, "header value")})
+	}
+	return r
+}
+
+func TestJoinedBatchIsTheOneOfAllRecords(t *testing.T) {
+	t.Parallel()
+	for codec := None; codec <= Zstd; codec++ {
+		t.Run(codec.String(), func(t *testing.T) {
+			t.Parallel()
+			compressor, err := NewCompressor(codec)
+			if err != nil {
+				t.Fatal(err)
+			}
+			finish := func(t *rapid.T, b *RecordBatch) []byte {
+				if err := b.Compress(compressor); err != nil {
+					t.Fatal(err)
+				}
+				encoded, err := b.Finish(ProducerIdentity{ID: 4711, Epoch: 3}, 99, true)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return encoded
+			}
+			rapid.Check(t, func(t *rapid.T) {
+				var joined, all RecordBatch
+				for range rapid.IntRange(1, 5).Draw(t, "batches") {
+					var part RecordBatch
+					for range rapid.IntRange(1, 20).Draw(t, "records") {
+						r := drawRecord(t)
+						part.Append(&r)
+						all.Append(&r)
+					}
+					limit := joined.sizeJoined(&part)
+					joined.join(&part)
+					if joined.Size() > limit {
+						t.Fatalf("%d bytes, sizeJoined said at most %d", joined.Size(), limit)
+					}
+				}
+				if joined.Len() != all.Len() || joined.Size() != all.Size() {
+					t.Fatalf("%d records of %d bytes, want %d of %d", joined.Len(), joined.Size(), all.Len(), all.Size())
+				}
+				if !bytes.Equal(finish(t, &joined), finish(t, &all)) {
+					t.Fatal("the encodings differ")
+				}
+			})
+		})
+	}
+}
+
+// FuzzJoin joins two batches of records made of any bytes.
+func FuzzJoin(f *testing.F) {
+	f.Add([]byte("key"), []byte("value"), int64(1_700_000_000_000), int64(5), uint8(3), uint8(70))
+	f.Add([]byte{}, []byte(nil), int64(1)<<62, -int64(1)<<61, uint8(1), uint8(200))
+	f.Fuzz(func(t *testing.T, key, value []byte, first, step int64, n, m uint8) {
+		var joined, part, all RecordBatch
+		for i := range int(n) + int(m) {
+			r := Record{Timestamp: first + int64(i)*step, Key: key, Value: value[:len(value)*(i%3)/2]}
+			all.Append(&r)
+			if i < int(n) {
+				joined.Append(&r)
+			} else {
+				part.Append(&r)
+			}
+		}
+		if m == 0 {
+			return
+		}
+		limit := joined.sizeJoined(&part)
+		joined.join(&part)
+		if joined.Size() > limit || joined.count != all.count || joined.maxTime != all.maxTime || !bytes.Equal(joined.plain, all.plain) {
+			t.Fatalf("%d and %d records are not joined as they are appended", n, m)
+		}
+	})
+}
+
 func TestRecordBatchIsReadBackByKafkaGoWithEveryCodec(t *testing.T) {
 	t.Parallel()
 	for codec := None; codec <= Zstd; codec++ {
