@@ -62,6 +62,10 @@ test-rules: ## Test the Prometheus rules and the dashboard's queries; needs prom
 bench: ## Run the benchmarks (BENCH=pattern, BENCHTIME=1s, BENCH_COUNT=n)
 	go test -run '^$$' -bench '$(BENCH)' -benchmem -benchtime=$(BENCHTIME) -count=$(BENCH_COUNT) ./...
 
+.PHONY: bench-peers
+bench-peers: ## Compare with franz-go and Kafka Streams (PEERS='--events 1000000 ...'); needs Java and Maven, half an hour
+	bench/peers/run.sh $(PEERS)
+
 .PHONY: check
 check: ## Check format, lint, vet, module files and known vulnerabilities; names every fault
 	@$(MAKE) --no-print-directory --keep-going check-format check-lint check-vet check-tidy check-vulns
