@@ -79,7 +79,7 @@ func (t *task) run(fetch, work context.Context) error {
 	for attempt := 0; ; attempt++ {
 		progressed, err := t.own(fetch, work)
 		if fetch.Err() != nil || work.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // the end was asked for; what it interrupted is the next owner's
 		}
 		if progressed {
 			attempt = 0
@@ -132,7 +132,8 @@ func (t *task) own(fetch, work context.Context) (progressed bool, err error) {
 			return progressed, err
 		}
 		if err := t.process(fetch, work, batch); err != nil {
-			return progressed, errors.Join(err, t.rollBack(work))
+			t.rollBack(work)
+			return progressed, err
 		}
 		progressed = true
 		if err := t.publisher.Begin(work); err != nil { // the next unit; asks the broker for nothing
@@ -320,7 +321,7 @@ func (t *task) observe(batch *consumer.Batch) {
 }
 
 // rollBack gives up the batch in hand. When even that fails the next Begin does it.
-func (t *task) rollBack(ctx context.Context) error {
+func (t *task) rollBack(ctx context.Context) {
 	if t.counts != nil {
 		t.counts.Discard()
 	}
@@ -328,7 +329,6 @@ func (t *task) rollBack(ctx context.Context) error {
 	if err := t.publisher.Abort(ctx); err != nil {
 		t.log.Warn().Err(err).Msg("abort failed; the next start of the producer ends the transaction")
 	}
-	return nil
 }
 
 func (t *tally) add(s *schemas.Score) {

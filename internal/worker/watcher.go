@@ -34,7 +34,7 @@ func (w *watcher) run(fetch, work context.Context) error {
 		})
 		w.worker.driftMetrics.Forget() // another worker may evaluate from here on
 		if fetch.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // the end was asked for
 		}
 		w.log.Warn().Err(err).Int("attempt", attempt+1).Msg("drift is not evaluated now; beginning again")
 		wait(fetch, backoff(attempt))
@@ -58,7 +58,7 @@ func (w *watcher) watch(fetch, work context.Context, fetcher *consumer.Fetcher) 
 		return err
 	}
 	var state schemas.DriftState
-	apply := func(b *consumer.Batch) error { // called by one goroutine at a time
+	apply := func(b *consumer.Batch) error { //nolint:unparam // as tail calls it, one goroutine at a time
 		for i := range b.Records {
 			if err := decodeState(&b.Records[i], &state); err != nil {
 				w.log.Error().Err(err).Int64("offset", b.Records[i].Offset).Msg("a drift state cannot be read and does not count")
@@ -192,9 +192,12 @@ func (w *Worker) newCounts(ctx context.Context, source consumer.TopicPartition) 
 		}
 		return nil
 	}
-	lock := &w.stateLocks[states.Partition]
-	lock.Lock()
-	defer lock.Unlock()
+	select {
+	case w.stateTurns[states.Partition] <- struct{}{}:
+		defer func() { <-w.stateTurns[states.Partition] }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 	_, err = tail.ReadPartition(ctx, w.client, w.restoring, states, restore)
 	return counts, err
 }

@@ -72,8 +72,8 @@ type Worker struct {
 
 	// Set by prepare, before the first task starts.
 	schemaIDs  schemaIDs
-	partitions map[string]int // of each topic
-	stateLocks []sync.Mutex   // a fetcher reads a partition once at a time; several tasks may want the same
+	partitions map[string]int  // of each topic
+	stateTurns []chan struct{} // a fetcher reads a partition once at a time; several tasks may want the same
 
 	group *errgroup.Group // every goroutine of Run
 	work  context.Context //nolint:containedctx // the life of Run, which the membership's callbacks have no other way to learn
@@ -161,7 +161,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	w.group, w.work = errgroup.WithContext(work)
 	member, leave := context.WithCancel(ctx) // ends by shutdown, or because a task failed
 	defer leave()
-	context.AfterFunc(w.work, leave)
+	context.AfterFunc(w.work, leave) //nolint:contextcheck // w.work is made of ctx above
 	stopDrain := context.AfterFunc(ctx, func() {
 		w.log.Info().Dur("grace", w.cfg.Shutdown.Grace.Std()).Msg("draining")
 		time.AfterFunc(w.cfg.Shutdown.Grace.Std(), abandon)
@@ -193,7 +193,10 @@ func (w *Worker) prepare(ctx context.Context) error {
 		return err
 	}
 	w.partitions = partitions
-	w.stateLocks = make([]sync.Mutex, partitions[w.cfg.Topics.DriftState])
+	w.stateTurns = make([]chan struct{}, partitions[w.cfg.Topics.DriftState])
+	for i := range w.stateTurns {
+		w.stateTurns[i] = make(chan struct{}, 1)
+	}
 	return w.register(ctx)
 }
 
