@@ -5,6 +5,7 @@
 //	DELIVERY      exactly-once (default) or at-least-once
 //	TRANSACTIONS  worker or partition: who shares one; the product's default else
 //	CPU_PROFILE   a file for a CPU profile
+//	METRICS       a file for the metrics as they are at the end
 //
 // The settings are the product's defaults, with drift watched and reasons off. It ends on SIGTERM.
 package main
@@ -13,6 +14,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -43,7 +45,7 @@ func main() {
 	}
 }
 
-func run(ctx context.Context) (err error) {
+func run(ctx context.Context) error {
 	if path := os.Getenv("CPU_PROFILE"); path != "" {
 		f, err := os.Create(path)
 		if err != nil {
@@ -64,9 +66,10 @@ func run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	metrics := prometheus.NewRegistry()
 	w, err := worker.New(cfg, worker.Dependencies{
 		Transport: transport, Model: model, Profile: profile, Registry: newRegistry(),
-		Metrics:     prometheus.NewRegistry(),
+		Metrics:     metrics,
 		Log:         zerolog.New(os.Stderr).Level(zerolog.WarnLevel).With().Timestamp().Logger(),
 		Version:     "peers",
 		AppendScore: appendScore,
@@ -74,7 +77,11 @@ func run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	return w.Run(ctx)
+	err = w.Run(ctx)
+	if path := os.Getenv("METRICS"); path != "" {
+		err = errors.Join(err, prometheus.WriteToTextfile(path, metrics))
+	}
+	return err
 }
 
 // load makes an artefact of the job's weights and loads it as any other.
