@@ -165,7 +165,7 @@ func explain(err error, brokers []string, sasl config.SASL) error {
 		return fmt.Errorf("brokers %s do not offer the login %s: check security.sasl.mechanism: %w", at, sasl.Mechanism, err)
 	case errors.As(err, &certificate):
 		return fmt.Errorf("brokers %s show a certificate that is not trusted: check security.tls.ca_file and server_name: %w", at, err)
-	case strings.Contains(err.Error(), "bad certificate"), strings.Contains(err.Error(), "certificate required"):
+	case strings.Contains(err.Error(), "remote error: tls:") && strings.Contains(err.Error(), "certificate"): // bad, required, unknown authority, …
 		return fmt.Errorf("brokers %s want a client certificate that they trust: check security.tls.cert_file and key_file: %w", at, err)
 	case strings.Contains(err.Error(), "first record does not look like a TLS handshake"):
 		return fmt.Errorf("brokers %s do not speak TLS on that port: set security.tls.enabled: false or use the TLS port: %w", at, err)

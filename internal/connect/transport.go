@@ -79,13 +79,19 @@ func saslMechanism(s config.SASL) (sasl.Mechanism, error) {
 	if err != nil {
 		return nil, fmt.Errorf("security.sasl.password_file: %w", err)
 	}
+	var mechanism sasl.Mechanism
 	switch s.Mechanism {
 	case "PLAIN":
-		return plain.Mechanism{Username: s.Username, Password: password}, nil
+		mechanism = plain.Mechanism{Username: s.Username, Password: password}
 	case "SCRAM-SHA-256":
-		return scram.Mechanism(scram.SHA256, s.Username, password)
+		mechanism, err = scram.Mechanism(scram.SHA256, s.Username, password)
 	case "SCRAM-SHA-512":
-		return scram.Mechanism(scram.SHA512, s.Username, password)
+		mechanism, err = scram.Mechanism(scram.SHA512, s.Username, password)
+	default:
+		return nil, errors.New("security.sasl.mechanism: " + s.Mechanism + " is not one of PLAIN, SCRAM-SHA-256, SCRAM-SHA-512")
 	}
-	return nil, errors.New("security.sasl.mechanism: " + s.Mechanism + " is not one of PLAIN, SCRAM-SHA-256, SCRAM-SHA-512")
+	if err != nil { // characters that SASLprep forbids
+		return nil, fmt.Errorf("security.sasl.username or the password in security.sasl.password_file cannot be used with %s: %w", s.Mechanism, err)
+	}
+	return mechanism, nil
 }
