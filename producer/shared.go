@@ -154,7 +154,11 @@ func (u *sharedUnit) Commit(ctx context.Context, m Member, offsets []Offset) err
 	case <-u.shared.stopped:
 		return ErrStopped
 	}
-	err := <-u.done // Run answers whatever it took before it ends
+	return u.ended(<-u.done) // Run answers whatever it took before it ends
+}
+
+// ended takes Run's answer.
+func (u *sharedUnit) ended(err error) error {
 	switch {
 	case err == nil:
 		u.state = unitIdle
