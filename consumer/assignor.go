@@ -18,10 +18,10 @@ type subscription struct {
 	rack             string
 }
 
-// append encodes the subscription in v3. The generation stands twice: members that know v2 read the
+// encode gives the subscription in v3. The generation stands twice: members that know v2 read the
 // field, older ones of Java's CooperativeStickyAssignor read the user data.
-func (s *subscription) append(dst []byte) []byte {
-	w := kafkawire.Writer{B: dst}
+func (s *subscription) encode() []byte {
+	var w kafkawire.Writer
 	w.Int16(3)
 	w.ArrayLen(len(s.topics))
 	for _, topic := range s.topics {

@@ -11,7 +11,7 @@ import (
 
 func TestSubscriptionRoundTripAndOlderVersions(t *testing.T) {
 	s := subscription{topics: []string{"a", "b"}, owned: []TopicPartition{{"a", 0}, {"a", 3}, {"b", 1}}, generation: 42, rack: "r1"}
-	got, err := readSubscription(s.append(nil))
+	got, err := readSubscription(s.encode())
 	if err != nil || !slices.Equal(got.topics, s.topics) || !slices.Equal(got.owned, s.owned) || got.generation != 42 || got.rack != "r1" {
 		t.Errorf("%+v, %v", got, err)
 	}
@@ -45,9 +45,9 @@ func TestSubscriptionIsTheSameWhateverTheOrderOfOwning(t *testing.T) {
 	for p := range int32(20) {
 		m.owned[TopicPartition{fmt.Sprint("t", p%3), p}] = true
 	}
-	first := (&subscription{owned: m.ownedSorted()}).append(nil)
+	first := (&subscription{owned: m.ownedSorted()}).encode()
 	for range 5 {
-		if !bytes.Equal(first, (&subscription{owned: m.ownedSorted()}).append(nil)) {
+		if !bytes.Equal(first, (&subscription{owned: m.ownedSorted()}).encode()) {
 			t.Fatal("the coordinator would see a changed subscription")
 		}
 	}

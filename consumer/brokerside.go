@@ -108,7 +108,7 @@ func (m *ConsumerMembership) hold(ctx context.Context) error {
 			stop()
 			<-done
 			if ctx.Err() != nil {
-				return nil //nolint:nilerr // the end of ctx is the ordinary end
+				return nil
 			}
 			return context.Cause(member)
 		case target := <-targets:
@@ -129,10 +129,7 @@ func (m *ConsumerMembership) reconcile(ctx context.Context, target holding, held
 		}
 	}
 	revoked, _ := m.difference(kept)
-	if len(revoked) > 0 {
-		m.giveUp(revoked)
-		put(held, holding{m.ids, m.ownedSorted()})
-	}
+	m.giveUp(revoked)
 	if ctx.Err() != nil {
 		return
 	}
@@ -198,7 +195,7 @@ func (m *ConsumerMembership) beat(ctx context.Context, targets, held chan holdin
 				wait = min(wait, in.interval)
 			}
 		case ctx.Err() != nil:
-			return nil
+			return nil //nolint:nilerr // the end of ctx cut the heartbeat off
 		case retriable:
 			// The coordinator is away: look for it and go on as the same member of the same epoch.
 			m.metrics.Heartbeats.WithLabelValues("retried").Inc()

@@ -155,7 +155,7 @@ func (m *ClassicMembership) joinAndSync(ctx context.Context, reason string, owne
 func (m *ClassicMembership) hold(ctx context.Context, assigned []TopicPartition) (reason string, err error) {
 	synced := time.Now()
 	pulse := m.startPulse(ctx)
-	defer pulse.end()
+	defer func() { _ = pulse.end() }() // what is said twice is also in the next join's answer
 
 	revoked, added := m.difference(assigned)
 	m.giveUp(revoked)
@@ -400,7 +400,7 @@ func (m *ClassicMembership) join(ctx context.Context, reason string, owned []Top
 		w.String(protocolType)
 		w.ArrayLen(1)
 		w.String(assignorName)
-		w.Bytes(own.append(nil))
+		w.Bytes(own.encode())
 		w.Tags()
 		if version >= 8 {
 			w.NullableString(reason)

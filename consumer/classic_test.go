@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
+	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -13,6 +16,8 @@ import (
 	"github.com/segmentio/kafka-go"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/churnstream/churnstream/internal/kafkawire"
 )
 
 func TestStaticMemberComesBackToItsPartitionsUnnoticed(t *testing.T) {
@@ -48,6 +53,96 @@ func TestStaticMemberComesBackToItsPartitionsUnnoticed(t *testing.T) {
 	}
 }
 
+// A member that is asked to stop while its JoinGroup waits for others drains at once, and is a member
+// of the new generation, with heartbeats, as soon as there is one.
+func TestShutdownInsideAPendingJoinKeepsTheMembershipAlive(t *testing.T) {
+	brokers := testBrokers(t)
+	topic := createTopic(t, brokers, 4)
+	o := newOwnership(t, classic)
+	cfg := groupConfig(uniqueName("group"), topic)
+	var hold atomic.Bool
+	pending, release := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	client := clientOver(t, brokers, func(c net.Conn) net.Conn {
+		return &answering{Conn: c, late: func(key int16) {
+			if key == int16(kmsg.JoinGroup) && hold.Load() {
+				once.Do(func() { close(pending) })
+				<-release
+			}
+		}}
+	})
+	metrics := NewMetrics(nil)
+	cfg.Metrics = metrics
+	beats := func() float64 { return counterValue(t, metrics.Heartbeats.WithLabelValues("ok")) }
+	var a *member
+	var before Identity
+	drained := func(what string, met func() bool) { // not in the test's goroutine
+		for since := time.Now(); !met(); runtime.Gosched() {
+			if time.Since(since) > 10*time.Second {
+				t.Errorf("not during the drain: %s", what)
+				return
+			}
+		}
+	}
+	a = o.join("a", client, cfg, func() {
+		close(release)
+		drained("the join is answered", func() bool { return a.Identity().Generation > before.Generation })
+		n := beats()
+		drained("heartbeats in the new generation", func() bool { return beats() > n+2 })
+	})
+	o.settles(4, map[string]int{"a": 4})
+	before = a.Identity()
+	hold.Store(true)
+	cfg.Metrics = nil
+	o.join("b", newClient(t, brokers), cfg, nil)
+	<-pending
+	if err := a.stop(); err != nil {
+		t.Error(err)
+	}
+	o.settles(4, map[string]int{"b": 4})
+	if n := o.count("a", "lost"); n > 0 {
+		t.Errorf("%d partitions were lost without a commit", n)
+	}
+}
+
+// answering is a connection on which answers may be late.
+type answering struct {
+	net.Conn
+	late func(key int16)
+	key  atomic.Int32
+}
+
+func (c *answering) Write(b []byte) (int, error) {
+	if len(b) > 6 {
+		c.key.Store(int32(b[4])<<8 | int32(b[5]))
+	}
+	return c.Conn.Write(b)
+}
+
+func (c *answering) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	c.late(int16(c.key.Load()))
+	return n, err
+}
+
+// clientOver sees the connections of the client.
+func clientOver(t *testing.T, brokers []string, wrap func(net.Conn) net.Conn) *kafkawire.Client {
+	t.Helper()
+	transport := &kafka.Transport{MetadataTopics: []string{}, Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+		c, err := (&net.Dialer{}).DialContext(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		return wrap(c), nil
+	}}
+	client, err := kafkawire.NewClient(kafkawire.Config{Brokers: brokers, Transport: transport})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(client.CloseIdleConnections)
+	return client
+}
+
 // control answers the first n requests of a key with an error code.
 func control(k *kfake.Cluster, key kmsg.Key, n int, code kafka.Error) *atomic.Int64 {
 	var seen atomic.Int64
@@ -65,6 +160,8 @@ func control(k *kfake.Cluster, key kmsg.Key, n int, code kafka.Error) *atomic.In
 		case *kmsg.HeartbeatResponse:
 			resp.ErrorCode = int16(code)
 		case *kmsg.FindCoordinatorResponse:
+			resp.ErrorCode = int16(code)
+		case *kmsg.ConsumerGroupHeartbeatResponse:
 			resp.ErrorCode = int16(code)
 		}
 		return resp, nil, true

@@ -43,6 +43,19 @@ func (o *ownership) owned() (all int, by map[string]int) {
 	return len(o.owner), by
 }
 
+// of is what a member owns.
+func (o *ownership) of(member string) map[TopicPartition]bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	owned := map[TopicPartition]bool{}
+	for tp, m := range o.owner {
+		if m == member {
+			owned[tp] = true
+		}
+	}
+	return owned
+}
+
 func (o *ownership) count(member, kind string) int {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -259,21 +272,7 @@ func testCrashedMembersPartitionsAreTakenOverAndTheOthersNotTouched(t *testing.T
 	topic := createTopic(t, brokers, 6)
 	group := uniqueName("group")
 	var cut atomic.Bool
-	transport := &kafka.Transport{MetadataTopics: []string{}, Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
-		if cut.Load() {
-			return nil, io.ErrClosedPipe
-		}
-		c, err := (&net.Dialer{}).DialContext(ctx, network, address)
-		if err != nil {
-			return nil, err
-		}
-		return &cuttable{c, &cut}, nil
-	}}
-	doomed, err := kafkawire.NewClient(kafkawire.Config{Brokers: brokers, Transport: transport})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(doomed.CloseIdleConnections)
+	doomed := clientOver(t, brokers, func(c net.Conn) net.Conn { return &cuttable{c, &cut} })
 	cfg := groupConfig(group, topic)
 	a := o.join("a", newClient(t, brokers), cfg, nil)
 	o.settles(6, map[string]int{"a": 6})
@@ -293,6 +292,13 @@ func testCrashedMembersPartitionsAreTakenOverAndTheOthersNotTouched(t *testing.T
 type cuttable struct {
 	net.Conn
 	cut *atomic.Bool
+}
+
+func (c *cuttable) Read(b []byte) (int, error) {
+	if c.cut.Load() {
+		return 0, io.ErrClosedPipe
+	}
+	return c.Conn.Read(b)
 }
 
 func (c *cuttable) Write(b []byte) (int, error) {
@@ -334,6 +340,49 @@ func testHeartbeatsGoOnWhileTheHandlerDrains(t *testing.T, o *ownership, brokers
 	_ = a
 }
 
+func TestShutdownKeepsTheSessionWhileItDrains(t *testing.T) {
+	byProtocol(t, testShutdownKeepsTheSessionWhileItDrains)
+}
+
+// The drain takes longer than the session, and another member asks for a rebalance meanwhile.
+func testShutdownKeepsTheSessionWhileItDrains(t *testing.T, o *ownership, brokers []string) {
+	if os.Getenv("CHURNSTREAM_TEST_BROKERS") != "" {
+		t.Skip("a real broker's sessions are 6 s and more")
+	}
+	topic := createTopic(t, brokers, 2)
+	cfg := groupConfig(uniqueName("group"), topic)
+	metrics := NewMetrics(nil)
+	cfg.Metrics = metrics
+	draining, release := make(chan struct{}), make(chan struct{})
+	let := sync.OnceFunc(func() { close(release) })
+	a := o.join("a", newClient(t, brokers), cfg, func() { close(draining); <-release })
+	t.Cleanup(let) // runs before the member's
+	o.settles(2, map[string]int{"a": 2})
+	a.cancel()
+	<-draining
+	cfg.Metrics = nil
+	b := o.join("b", newClient(t, brokers), cfg, nil)
+	beats := func() float64 {
+		return counterValue(t, metrics.Heartbeats.WithLabelValues("ok")) + counterValue(t, metrics.Heartbeats.WithLabelValues("rebalance"))
+	}
+	since, before := time.Now(), beats()
+	eventually(t, "heartbeats for longer than a session", func() bool {
+		return time.Since(since) > cfg.SessionTimeout+500*time.Millisecond && beats() > before+20
+	})
+	if n := counterValue(t, metrics.Heartbeats.WithLabelValues("refused")); n > 0 {
+		t.Errorf("%v heartbeats were refused", n)
+	}
+	if n, by := o.owned(); n != 2 || by["a"] != 2 {
+		t.Errorf("owned before the drain ended: %v", by)
+	}
+	let()
+	if err := a.stop(); err != nil {
+		t.Error(err)
+	}
+	o.settles(2, map[string]int{"b": 2})
+	_ = b
+}
+
 func TestNewPartitionsAreNoticed(t *testing.T) { byProtocol(t, testNewPartitionsAreNoticed) }
 
 func testNewPartitionsAreNoticed(t *testing.T, o *ownership, brokers []string) {
@@ -373,6 +422,17 @@ func TestGroupConfigNamesEveryFault(t *testing.T) {
 	for _, key := range []string{"group", "topics", "session_timeout", "rebalance_timeout", "heartbeat_interval", "refresh_interval"} {
 		if err == nil || !strings.Contains(err.Error(), key+":") {
 			t.Errorf("%s is not named in: %v", key, err)
+		}
+	}
+	for _, c := range []struct {
+		protocol         groupProtocol
+		instance, member string
+		fault            string
+	}{{classic, "", "m", "member_id:"}, {brokerSide, "i", "", "instance_id:"}, {classic, "i", "", ""}, {brokerSide, "", "m", ""}} {
+		cfg := groupConfig("g", "t")
+		cfg.InstanceID, cfg.MemberID = c.instance, c.member
+		if _, err := c.protocol.member(cfg, nil, nil); (err == nil) != (c.fault == "") || err != nil && !strings.Contains(err.Error(), c.fault) {
+			t.Errorf("%s: %v", c.protocol.name, err)
 		}
 	}
 	if err := groupConfig("g", "t").Validate(); err != nil {
