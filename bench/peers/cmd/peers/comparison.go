@@ -121,7 +121,7 @@ func (c *comparison) source(at func(i int64) int64) feed.Source {
 
 func (c *comparison) throughput(ctx context.Context, who contender, round int, events string) (r result, err error) {
 	r = result{Contender: who.name, Round: round}
-	t := c.task(who, fmt.Sprintf("%s-%s-%d", c.name, who.name, round), events)
+	t := c.task(fmt.Sprintf("%s-%s-%d", c.name, who.name, round), events)
 	if err := c.create(ctx, t.out); err != nil {
 		return r, err
 	}
@@ -140,7 +140,7 @@ func (c *comparison) throughput(ctx context.Context, who contender, round int, e
 func (c *comparison) latency(ctx context.Context, who contender, round int) (r result, err error) {
 	r = result{Contender: who.name, Round: round}
 	name := fmt.Sprintf("%s-%s-latency-%d", c.name, who.name, round)
-	t := c.task(who, name, name+"-events")
+	t := c.task(name, name+"-events")
 	if err := c.create(ctx, t.in, t.out); err != nil {
 		return r, err
 	}
@@ -162,7 +162,7 @@ func (c *comparison) latency(ctx context.Context, who contender, round int) (r r
 	return r, err
 }
 
-func (c *comparison) task(who contender, name, in string) task {
+func (c *comparison) task(name, in string) task {
 	return task{broker: c.broker, in: in, out: name + "-scores", group: name, models: c.models}
 }
 
