@@ -42,6 +42,7 @@ type task struct {
 	score   schemas.Score
 	value   []byte // encoded score or state, reused
 	out     producer.Record
+	offsets [1]producer.Offset
 	tally   tally
 }
 
@@ -281,13 +282,13 @@ func (t *task) appendCounts() error {
 // goes on under the new identity, unless the partition was taken away. A group that is still handing out partitions
 // refuses commits of its current generation too (REBALANCE_IN_PROGRESS), so the wait is not for a change alone.
 func (t *task) commit(ctx context.Context, next int64) error {
-	offsets := []producer.Offset{{Topic: t.source.Topic, Partition: t.source.Partition, Offset: next}}
+	t.offsets[0] = producer.Offset{Topic: t.source.Topic, Partition: t.source.Partition, Offset: next}
 	deadline := time.Now().Add(t.worker.cfg.Group.SessionTimeout.Std())
 	for {
 		changed := t.worker.membership.Changed()
 		id := t.worker.membership.Identity()
 		member := producer.Member{Group: t.worker.cfg.Group.ID, MemberID: id.MemberID, InstanceID: id.InstanceID, Generation: id.Generation}
-		err := t.publisher.Commit(ctx, member, offsets)
+		err := t.publisher.Commit(ctx, member, t.offsets[:])
 		if !errors.Is(err, producer.ErrStaleMember) {
 			return err
 		}
