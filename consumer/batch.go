@@ -99,18 +99,19 @@ type Decoder struct {
 // NewDecoder returns a Decoder that holds nothing.
 func NewDecoder(cfg DecoderConfig) *Decoder {
 	d := &Decoder{}
-	d.configure(cfg)
+	d.configure(cfg, nil)
 	return d
 }
 
-func (d *Decoder) configure(cfg DecoderConfig) {
+// configure changes the limits; zstd may be shared with others, nil is one of its own.
+func (d *Decoder) configure(cfg DecoderConfig, shared *sharedZstd) {
 	if cfg.MaxBatchBytes <= 0 {
 		cfg.MaxBatchBytes = 64 << 20
 	}
-	if cfg.MaxBatchBytes != d.cfg.MaxBatchBytes {
-		d.decompress.close()
-		d.decompress = decompressor{limit: cfg.MaxBatchBytes}
+	if shared == nil {
+		shared = &sharedZstd{limit: cfg.MaxBatchBytes}
 	}
+	d.decompress.limit, d.decompress.zstd = cfg.MaxBatchBytes, shared
 	d.cfg = cfg
 }
 
@@ -206,25 +207,35 @@ func batchSize(raw []byte) (size int, complete bool) {
 	return size, size <= len(raw)
 }
 
-// scan walks over the headers of the complete record batches in raw. It returns their total size,
-// the offset after them and, where raw starts with a batch that is cut off, that batch's size.
-func scan(raw []byte, from int64) (complete int, next int64, wanted int) {
-	next = from
+// extent is what the headers of a run of record batches say.
+type extent struct {
+	complete int   // bytes of whole batches
+	next     int64 // the offset after them
+	epoch    int32 // of the leader that wrote the last one; -1 where none is known
+	largest  int   // bytes of the largest batch, also where that is the one that is cut off
+}
+
+// scan walks over the headers of the record batches in raw, the first of which begins at or before
+// from.
+func scan(raw []byte, from int64) extent {
+	e := extent{next: from, epoch: -1}
 	for {
-		size, ok := batchSize(raw[complete:])
+		size, ok := batchSize(raw[e.complete:])
 		if !ok {
 			if size < 0 { // kept, so that decoding reports it
-				return len(raw), next, 0
+				e.complete, size = len(raw), 0
 			}
-			if complete == 0 {
-				wanted = size
+			if e.complete == 0 {
+				e.largest = size
 			}
-			return complete, next, wanted
+			return e
 		}
-		header := raw[complete:]
+		header := raw[e.complete:]
 		last := int64(binary.BigEndian.Uint64(header)) + int64(int32(binary.BigEndian.Uint32(header[atLastDelta:])))
-		next = max(next, last+1)
-		complete += size
+		e.next = max(e.next, last+1)
+		e.epoch = int32(binary.BigEndian.Uint32(header[atLeaderEpoch:]))
+		e.largest = max(e.largest, size)
+		e.complete += size
 	}
 }
 

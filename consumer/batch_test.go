@@ -257,14 +257,14 @@ func TestScanFindsTheEndOfTheLastCompleteBatch(t *testing.T) {
 	one := rawBatch{values: []string{"a", "b"}}.encode()
 	two := rawBatch{base: 2, values: []string{"c"}}.encode()
 	raw := slices.Concat(one, two)
-	if n, next, wanted := scan(raw, 0); n != len(raw) || next != 3 || wanted != 0 {
-		t.Errorf("%d, %d, %d", n, next, wanted)
+	if e := scan(raw, 0); e != (extent{complete: len(raw), next: 3, epoch: -1, largest: len(one)}) {
+		t.Errorf("%+v", e)
 	}
-	if n, next, _ := scan(raw[:len(raw)-1], 0); n != len(one) || next != 2 {
-		t.Errorf("with a cut tail: %d, %d", n, next)
+	if e := scan(raw[:len(raw)-1], 0); e.complete != len(one) || e.next != 2 || e.largest != len(one) {
+		t.Errorf("with a cut tail: %+v", e)
 	}
-	if n, next, wanted := scan(one[:20], 0); n != 0 || next != 0 || wanted != len(one) {
-		t.Errorf("with nothing complete: %d, %d, %d", n, next, wanted)
+	if e := scan(one[:20], 0); e != (extent{next: 0, epoch: -1, largest: len(one)}) {
+		t.Errorf("with nothing complete: %+v", e)
 	}
 }
 

@@ -44,25 +44,31 @@ type FetchConfig struct {
 	MaxBytes int
 	// MaxPartitionBytes bounds one partition's share of a response, and what is prefetched of it.
 	MaxPartitionBytes int
-	// MemoryBytes bounds what all partitions hold together: many partitions get smaller shares.
+	// MemoryBytes bounds what all partitions hold together, whatever their number: prefetched and
+	// being read, compressed and decompressed, records and responses. Beyond it nothing is prefetched.
+	// What is above it at times: one record batch a request, since a broker never cuts one, and what
+	// readers have in hand at the same time where the batches of their topic are larger than their shares.
 	MemoryBytes int
 	// MaxBatchBytes bounds one record batch as it comes from the broker, and again once decompressed.
 	MaxBatchBytes int
-	Isolation     Isolation
-	OffsetReset   OffsetReset
+	// Rack is where this process runs, as the brokers name racks (broker.rack). Not empty, it lets a
+	// leader send us to a replica in the same rack (KIP-392; brokers need replica.selector.class).
+	Rack        string
+	Isolation   Isolation
+	OffsetReset OffsetReset
 	// Metrics may be nil.
 	Metrics *Metrics
 }
 
-// DefaultFetchConfig reads committed records from the earliest offset with 32 MiB of memory.
+// DefaultFetchConfig reads committed records from the earliest offset with 16 MiB of memory.
 func DefaultFetchConfig() FetchConfig {
 	return FetchConfig{
 		MaxWait:           100 * time.Millisecond,
 		MinInterval:       time.Millisecond,
 		MinBytes:          1,
-		MaxBytes:          4 << 20,
+		MaxBytes:          2 << 20,
 		MaxPartitionBytes: 1 << 20,
-		MemoryBytes:       32 << 20,
+		MemoryBytes:       16 << 20,
 		MaxBatchBytes:     64 << 20,
 		Isolation:         ReadCommitted,
 		OffsetReset:       ResetEarliest,
@@ -84,9 +90,9 @@ func (c FetchConfig) Validate() error {
 		faults = append(faults, fmt.Errorf("fetch.min_interval: %s is not between 0 and 1s; for example 1ms", c.MinInterval))
 	}
 	positive("min_bytes", c.MinBytes, "1")
-	positive("max_bytes", c.MaxBytes, "4194304")
+	positive("max_bytes", c.MaxBytes, "2097152")
 	positive("max_partition_bytes", c.MaxPartitionBytes, "1048576")
-	positive("memory_bytes", c.MemoryBytes, "33554432")
+	positive("memory_bytes", c.MemoryBytes, "16777216")
 	positive("max_batch_bytes", c.MaxBatchBytes, "67108864")
 	if c.Isolation != ReadCommitted && c.Isolation != ReadUncommitted {
 		faults = append(faults, fmt.Errorf("fetch.isolation: %d is not 0 (read uncommitted) or 1 (read committed)", c.Isolation))
@@ -99,9 +105,9 @@ func (c FetchConfig) Validate() error {
 	return errors.Join(faults...)
 }
 
-// share is what one of open partitions may prefetch in one piece: besides the piece that is
-// prefetched a partition holds the one being processed and its decoded records.
+// share is the size of a piece of one of so many open partitions. A partition holds up to two of them,
+// prefetched and being read, and about one and a half of what is decompressed with its records, which
+// need room to grow.
 func (c FetchConfig) share(open int) int {
-	const least = 16 << 10 // below it the requests cost more than the memory
-	return min(max(c.MemoryBytes/(3*max(open, 1)), least), c.MaxPartitionBytes)
+	return min(roundDown(max(c.MemoryBytes/(6*max(open, 1)), leastGrant)), c.MaxPartitionBytes)
 }

@@ -33,18 +33,37 @@ func (e *FetchError) Error() string {
 // Unwrap gives the cause.
 func (e *FetchError) Unwrap() error { return e.Err }
 
-// OffsetOutOfRangeError says that the policy is to fail and that Offset is not in the log: it has
-// been deleted by retention, or the topic was recreated. Offset is negative where none is committed.
+// ResetCause says why a position had to be given up.
+type ResetCause string
+
+// The causes, as the label of a metric has them.
+const (
+	NotCommitted ResetCause = "not_committed" // no offset is committed; not counted as a reset
+	OutOfRange   ResetCause = "out_of_range"  // deleted by retention, or beyond the end of the log
+	Truncated    ResetCause = "truncated"     // records that were read are gone: the cluster lost them
+	Recreated    ResetCause = "recreated"     // the topic was deleted and created again
+)
+
+// OffsetOutOfRangeError says that the policy is to fail and that reading cannot go on at Offset.
+// Offset is negative where none is committed.
 type OffsetOutOfRangeError struct {
 	TopicPartition
 	Offset int64
+	Cause  ResetCause
 }
 
 // Error names the remedy.
 func (e *OffsetOutOfRangeError) Error() string {
-	what := fmt.Sprintf("offset %d is not in the log any more", e.Offset)
-	if e.Offset < 0 {
+	var what string
+	switch e.Cause {
+	case NotCommitted:
 		what = "no offset is committed"
+	case Truncated:
+		what = fmt.Sprintf("the log was truncated to before offset %d", e.Offset)
+	case Recreated:
+		what = fmt.Sprintf("the topic was deleted and created again, and offset %d was of the old one", e.Offset)
+	default:
+		what = fmt.Sprintf("offset %d is not in the log any more", e.Offset)
 	}
 	return fmt.Sprintf("fetch %s: %s and fetch.offset_reset is \"fail\"; set it to earliest or latest, or commit an offset for the group", e.TopicPartition, what)
 }
@@ -70,14 +89,15 @@ type Fetcher struct {
 	client  *kafkawire.Client
 	log     zerolog.Logger
 	metrics *Metrics
+	memory  *memory
 	open    atomic.Int32
-	wake    chan struct{} // pokes the router
+	brokers atomic.Int32      // that lanes were started for
+	wake    chan struct{}     // pokes the router
+	leaders map[int32]*leader // of the router's goroutine
 
 	mu         sync.Mutex
 	partitions map[*Partition]struct{}
 	unrouted   []*Partition
-	leaders    map[int32]*leader // used by the router's goroutine only
-	decoders   []*Decoder        // idle ones
 	ended      bool
 }
 
@@ -91,6 +111,7 @@ func NewFetcher(cfg FetchConfig, client *kafkawire.Client, log zerolog.Logger) (
 	}
 	return &Fetcher{
 		cfg: cfg, client: client, log: log, metrics: cfg.Metrics,
+		memory:     newMemory(cfg),
 		wake:       make(chan struct{}, 1),
 		partitions: map[*Partition]struct{}{},
 		leaders:    map[int32]*leader{},
@@ -103,9 +124,10 @@ func (f *Fetcher) Open(tp TopicPartition, offset int64) *Partition {
 	p := &Partition{
 		TopicPartition: tp, fetcher: f, notify: make(chan struct{}, 1),
 		offset: offset, position: max(offset, -1), highWatermark: -1, lastStable: -1,
+		lastEpoch: -1, leaderEpoch: -1, replica: noReplica,
 	}
 	if offset < 0 {
-		p.offset, p.err = f.resetOffset(tp, offset)
+		p.offset, p.err = f.resetOffset(tp, offset, NotCommitted)
 		if p.err != nil {
 			p.phase = failed
 		}
@@ -125,14 +147,14 @@ func (f *Fetcher) Open(tp TopicPartition, offset int64) *Partition {
 }
 
 // resetOffset is the special offset that stands for the policy.
-func (f *Fetcher) resetOffset(tp TopicPartition, offset int64) (int64, error) {
+func (f *Fetcher) resetOffset(tp TopicPartition, offset int64, cause ResetCause) (int64, error) {
 	switch f.cfg.OffsetReset {
 	case ResetEarliest:
 		return Earliest, nil
 	case ResetLatest:
 		return Latest, nil
 	default:
-		return offset, &OffsetOutOfRangeError{tp, offset}
+		return offset, &OffsetOutOfRangeError{tp, offset, cause}
 	}
 }
 
@@ -194,32 +216,15 @@ func (f *Fetcher) route(p *Partition) {
 	poke(f.wake)
 }
 
-func (f *Fetcher) takeDecoder(share int) *Decoder {
-	f.mu.Lock()
-	var d *Decoder
-	if n := len(f.decoders); n > 0 {
-		d, f.decoders = f.decoders[n-1], f.decoders[:n-1]
-	}
-	f.mu.Unlock()
-	if d == nil {
-		d = &Decoder{}
-	}
-	const recordSize = 96
-	d.configure(DecoderConfig{
+// lendScratch gives a decoder whose batches are of a size that the open partitions can all have.
+func (f *Fetcher) lendScratch() *scratch {
+	s := f.memory.lendScratch()
+	decoded := f.cfg.share(int(f.open.Load())) / 4 * 3
+	s.decoder.configure(DecoderConfig{
 		Isolation: f.cfg.Isolation, MaxBatchBytes: f.cfg.MaxBatchBytes,
-		MaxBytes: share, MaxRecords: max(2*share/recordSize, 512),
-	})
-	return d
-}
-
-// keepDecoder takes a decoder back unless one large batch has blown it up.
-func (f *Fetcher) keepDecoder(d *Decoder, share int) {
-	if cap(d.inflated) > 8*share {
-		d.inflated = nil
-	}
-	f.mu.Lock()
-	f.decoders = append(f.decoders, d)
-	f.mu.Unlock()
+		MaxBytes: decoded, MaxRecords: max(decoded/recordSize, leastRecords),
+	}, f.memory.zstd)
+	return s
 }
 
 func poke(c chan struct{}) {

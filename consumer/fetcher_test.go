@@ -244,7 +244,7 @@ func TestRefusedTopicIsNamedWithItsRemedy(t *testing.T) {
 		req := r.(*kmsg.FetchRequest)
 		resp := req.ResponseKind().(*kmsg.FetchResponse)
 		rt := kmsg.NewFetchResponseTopic()
-		rt.Topic = topic
+		rt.Topic, rt.TopicID = topic, req.Topics[0].TopicID
 		rp := kmsg.NewFetchResponseTopicPartition()
 		rp.ErrorCode = int16(kafka.TopicAuthorizationFailed)
 		rt.Partitions = append(rt.Partitions, rp)
@@ -271,7 +271,7 @@ func TestThrottledBrokerIsLeftAlone(t *testing.T) {
 			resp := req.ResponseKind().(*kmsg.FetchResponse)
 			resp.ThrottleMillis = 300
 			rt := kmsg.NewFetchResponseTopic()
-			rt.Topic = topic
+			rt.Topic, rt.TopicID = topic, req.Topics[0].TopicID
 			rt.Partitions = append(rt.Partitions, kmsg.NewFetchResponseTopicPartition())
 			resp.Topics = append(resp.Topics, rt)
 			return resp, nil, true
@@ -312,29 +312,48 @@ func TestBusyPartitionDoesNotWaitForIdleOnes(t *testing.T) {
 
 func TestMemoryIsSharedAmongPartitions(t *testing.T) {
 	brokers := testBrokers(t)
-	const partitions = 16
+	const partitions, batches, size, memory = 32, 5, 20_000, 1 << 19
 	topic := createTopic(t, brokers, partitions)
 	c := admin(t, brokers)
 	for p := range partitions {
-		for range 10 {
-			produce(t, c, topic, p, "", rawBatch{values: []string{strings.Repeat("x", 20_000)}})
+		for range batches {
+			produce(t, c, topic, p, "", rawBatch{values: []string{strings.Repeat("x", size)}})
 		}
 	}
-	f := startFetcher(t, brokers, func(c *FetchConfig) { c.MemoryBytes = 1 << 20 })
+	f := startFetcher(t, brokers, func(c *FetchConfig) { c.MemoryBytes, c.MaxWait = memory, 4*time.Millisecond })
+	var open []*Partition
 	for p := range partitions {
-		f.Open(TopicPartition{topic, int32(p)}, 0)
+		open = append(open, f.Open(TopicPartition{topic, int32(p)}, 0))
 	}
-	buffered := func() (total, least int) {
-		least = 1 << 30
-		for _, p := range f.Positions() {
-			total += p.Buffered
-			least = min(least, p.Buffered)
+	eventually(t, "lanes wait for memory", func() bool {
+		f.memory.mu.Lock()
+		defer f.memory.mu.Unlock()
+		return len(f.memory.hungry) > 0 && f.memory.raw > memory/4
+	})
+	buffered := 0
+	for _, p := range f.Positions() {
+		buffered += p.Buffered
+	}
+	if buffered > memory {
+		t.Errorf("%d bytes prefetched, the limit is %d for all", buffered, memory)
+	}
+	// One goroutine holds a batch of each partition before it goes on with any of them: what is held
+	// exceeds the limit, and still nobody waits for ever.
+	for range batches {
+		for _, p := range open {
+			if b, err := p.Next(deadline(t)); err != nil || len(b.Records) == 0 {
+				t.Fatalf("%s: %v", p.TopicPartition, err)
+			}
 		}
-		return total, least
 	}
-	eventually(t, "everything that fits is prefetched", func() bool { _, least := buffered(); return least > 0 })
-	if total, _ := buffered(); total > 1<<20 {
-		t.Errorf("%d bytes prefetched, the limit is %d for all", total, 1<<20)
+	for _, p := range open {
+		p.Close()
+	}
+	m := f.memory
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.raw != 0 || m.scratch != 0 || m.kept > memory {
+		t.Errorf("%d and %d bytes are lent after the end, %d are kept", m.raw, m.scratch, m.kept)
 	}
 }
 
@@ -362,6 +381,7 @@ func TestSteadyStateAllocatesNothingPerRecord(t *testing.T) {
 		}
 	}
 	drain()
+	c.Transport.(*kafka.Transport).CloseIdleConnections() // it goes on asking for metadata of all topics
 	perRecord := testing.AllocsPerRun(3, drain) / (batches * each)
 	if perRecord > 0.05 { // requests cost some, and so does an embedded broker in this process
 		t.Errorf("%.3f allocations per record", perRecord)

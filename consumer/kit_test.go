@@ -169,7 +169,8 @@ func appendField(dst []byte, s string) []byte {
 
 func (b rawBatch) frame(records []byte, count int32, last int64) []byte {
 	records = compressed(b.codec, records)
-	out := make([]byte, batchHeaderSize)
+	out := make([]byte, batchHeaderSize+len(records))
+	copy(out[batchHeaderSize:], records)
 	binary.BigEndian.PutUint64(out, uint64(b.base))
 	binary.BigEndian.PutUint32(out[atLeaderEpoch:], 0xffffffff)
 	out[atMagic] = 2
@@ -185,7 +186,6 @@ func (b rawBatch) frame(records []byte, count int32, last int64) []byte {
 	binary.BigEndian.PutUint16(out[atProducerID+8:], uint16(epoch))
 	binary.BigEndian.PutUint32(out[atProducerID+10:], uint32(sequence))
 	binary.BigEndian.PutUint32(out[atCount:], uint32(count))
-	out = append(out, records...)
 	binary.BigEndian.PutUint32(out[atLength:], uint32(len(out)-atLeaderEpoch))
 	binary.BigEndian.PutUint32(out[atChecksum:], crc32.Checksum(out[atAttributes:], castagnoli))
 	return out

@@ -10,7 +10,7 @@ type Metrics struct {
 	FetchedBytes    prometheus.Counter
 	FetchSeconds    prometheus.Histogram
 	FetchErrors     *prometheus.CounterVec // cause
-	OffsetResets    *prometheus.CounterVec // topic, policy
+	OffsetResets    *prometheus.CounterVec // topic, policy, cause
 	ThrottleSeconds prometheus.Counter
 	Rebalances      *prometheus.CounterVec // cause
 	Heartbeats      *prometheus.CounterVec // result
@@ -34,8 +34,8 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Name: "churnstream_fetch_errors_total", Help: "Fetches and leader look-ups that failed, by cause.",
 		}, []string{"cause"}),
 		OffsetResets: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "churnstream_offset_resets_total", Help: "Positions that were out of range, by topic and what was done.",
-		}, []string{"topic", "policy"}),
+			Name: "churnstream_offset_resets_total", Help: "Positions that were lost, by topic, what was done, and why: out_of_range, truncated or recreated.",
+		}, []string{"topic", "policy", "cause"}),
 		ThrottleSeconds: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "churnstream_fetch_throttle_seconds_total", Help: "Time that brokers asked fetches to wait for quota.",
 		}),

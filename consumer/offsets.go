@@ -1,9 +1,13 @@
 package consumer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/segmentio/kafka-go"
@@ -18,8 +22,10 @@ const retryPause = 50 * time.Millisecond
 // CommittedOffsets asks the group's coordinator where each partition is to be read from, -1 where
 // nothing is committed. It waits for transactions that hold commits of these partitions
 // (RequireStable, KIP-447) and for coordinators on the move, as long as ctx allows; what it waited
-// for is in the error. Identity is for brokers that fence readers by it; it may be zero.
-func CommittedOffsets(ctx context.Context, client *kafkawire.Client, group string, id Identity, partitions []TopicPartition) (map[TopicPartition]int64, error) {
+// for is in the error. The Identity is not sent: whoever may describe the group may read its offsets,
+// also one that is no member any more. It is the commit that is fenced. (OffsetFetch v9 could name a
+// member of the consumer protocol, but refuses it whenever its epoch moves on meanwhile.)
+func CommittedOffsets(ctx context.Context, client *kafkawire.Client, group string, _ Identity, partitions []TopicPartition) (map[TopicPartition]int64, error) {
 	offsets := make(map[TopicPartition]int64, len(partitions))
 	missing := partitions
 	var waitedFor error
@@ -29,9 +35,9 @@ func CommittedOffsets(ctx context.Context, client *kafkawire.Client, group strin
 		if err == nil {
 			continue
 		}
-		if ctx.Err() == nil {
+		if kafkawire.CodeOf(err) != 0 {
 			waitedFor = err
-		} else if waitedFor != nil { // ctx may end inside a request, which says nothing
+		} else if ctx.Err() != nil && waitedFor != nil { // it ended inside a request, whose error says nothing
 			err = fmt.Errorf("%w; waited for: %w", ctx.Err(), waitedFor)
 		}
 		moved, retriable := kafkawire.Retriable(err)
@@ -64,8 +70,7 @@ func committedOnce(ctx context.Context, client *kafkawire.Client, group string, 
 		return missing, fmt.Errorf("OffsetFetch: the broker speaks up to v%d, v7 (Kafka 2.5) is needed for stable offsets: %w", version, kafka.UnsupportedVersion)
 	}
 	topics := byTopic(partitions)
-	var again []TopicPartition
-	var cause error
+	answer := committedAnswer{offsets: offsets}
 	err = client.Do(ctx, &kafkawire.Request{
 		Key: protocol.OffsetFetch, Version: version, FlexibleFrom: 6, Broker: broker,
 		Encode: func(w *kafkawire.Writer) {
@@ -85,136 +90,258 @@ func committedOnce(ctx context.Context, client *kafkawire.Client, group string, 
 			w.Bool(true) // stable ones only
 			w.Tags()
 		},
-		Decode: func(r *kafkawire.Reader) error {
-			r.Int32() // throttle
-			groups := 1
-			if version >= 8 {
-				groups = r.ArrayLen()
-			}
-			for ; groups > 0 && r.Err() == nil; groups-- {
-				if version >= 8 {
-					r.StringBytes()
-				}
-				for n := r.ArrayLen(); n > 0 && r.Err() == nil; n-- {
-					topic := r.String()
-					for n := r.ArrayLen(); n > 0 && r.Err() == nil; n-- {
-						tp := TopicPartition{topic, r.Int32()}
-						offset := r.Int64()
-						r.Int32()       // leader epoch
-						r.StringBytes() // metadata
-						code := r.Int16()
-						r.Tags()
-						if err := kafkawire.Code(code); err != nil {
-							again, cause = append(again, tp), fmt.Errorf("%s: %w", tp, err)
-							continue
-						}
-						offsets[tp] = offset
-					}
-					r.Tags()
-				}
-				switch err := kafkawire.Code(r.Int16()); {
-				case errors.Is(err, kafka.GroupIdNotFound): // nobody has committed yet
-					for _, tp := range partitions {
-						offsets[tp] = -1
-					}
-				case err != nil:
-					return err
-				}
-				if version >= 8 {
-					r.Tags()
-				}
-			}
-			return nil
-		},
+		Decode: func(r *kafkawire.Reader) error { return answer.decode(r, version, partitions) },
 	})
 	if err != nil {
 		return missing, err
 	}
-	if cause == nil {
+	if answer.cause == nil {
 		for _, tp := range partitions {
 			if _, ok := offsets[tp]; !ok {
 				return missing, fmt.Errorf("%s is missing in the answer of broker %d: %w", tp, broker, kafkawire.ErrMalformed)
 			}
 		}
 	}
-	return again, cause
+	return answer.again, answer.cause
+}
+
+// committedAnswer is what a coordinator said: offsets, and which partitions to ask for again, and why.
+type committedAnswer struct {
+	offsets map[TopicPartition]int64
+	again   []TopicPartition
+	cause   error
+}
+
+func (a *committedAnswer) decode(r *kafkawire.Reader, version int16, partitions []TopicPartition) error {
+	r.Int32() // throttle
+	groups := 1
+	if version >= 8 {
+		groups = r.ArrayLen()
+	}
+	for ; groups > 0 && r.Err() == nil; groups-- {
+		if version >= 8 {
+			r.StringBytes()
+		}
+		for n := r.ArrayLen(); n > 0 && r.Err() == nil; n-- {
+			topic := r.String()
+			for n := r.ArrayLen(); n > 0 && r.Err() == nil; n-- {
+				tp := TopicPartition{topic, r.Int32()}
+				offset := r.Int64()
+				r.Int32()       // leader epoch
+				r.StringBytes() // metadata
+				code := r.Int16()
+				r.Tags()
+				if err := kafkawire.Code(code); err != nil {
+					a.again, a.cause = append(a.again, tp), fmt.Errorf("%s: %w", tp, err)
+					continue
+				}
+				a.offsets[tp] = offset
+			}
+			r.Tags()
+		}
+		switch err := kafkawire.Code(r.Int16()); {
+		case errors.Is(err, kafka.GroupIdNotFound): // nobody has committed yet
+			for _, tp := range partitions {
+				a.offsets[tp] = -1
+			}
+		case err != nil:
+			return err
+		}
+		if version >= 8 {
+			r.Tags()
+		}
+	}
+	return nil
 }
 
 // ListOffsets finds an offset per partition: Latest (the last stable one under ReadCommitted),
 // Earliest, or the first one whose timestamp is at or after a time in milliseconds, -1 where there
-// is none. Leaders on the move are waited for as long as ctx allows.
+// is none. Each leader is asked once for all its partitions. Leaders on the move are waited for as
+// long as ctx allows.
 func ListOffsets(ctx context.Context, client *kafkawire.Client, partitions []TopicPartition, at int64, isolation Isolation) (map[TopicPartition]int64, error) {
 	offsets := make(map[TopicPartition]int64, len(partitions))
-	for _, tp := range partitions {
-		for {
-			leader, err := client.Leader(ctx, tp.Topic, tp.Partition)
-			if err == nil {
-				offsets[tp], err = listOffset(ctx, client, leader, tp, at, isolation)
-			}
-			if err == nil {
-				break
-			}
+	missing := partitions
+	for {
+		var lookups []offsetLookup
+		var again []TopicPartition
+		var cause error
+		lost := func(tp TopicPartition, err error) error {
 			moved, retriable := kafkawire.Retriable(err)
 			if moved {
 				client.ForgetMetadata()
 			}
-			if !retriable || !sleep(ctx, retryPause) {
+			if !retriable || ctx.Err() != nil {
+				return err
+			}
+			again, cause = append(again, tp), err
+			return nil
+		}
+		metadata, err := client.Metadata(ctx, topicsOf(missing))
+		for _, tp := range missing {
+			lookup := offsetLookup{TopicPartition: tp, epoch: -1, at: at}
+			failed := err
+			if failed == nil {
+				lookup.leader, failed = metadata.Leader(tp.Topic, tp.Partition)
+			}
+			if failed == nil {
+				lookups = append(lookups, lookup)
+			} else if err := lost(tp, failed); err != nil {
 				return nil, err
 			}
 		}
+		lookUp(ctx, client, lookups, isolation)
+		for i := range lookups {
+			l := &lookups[i]
+			if l.err == nil {
+				offsets[l.TopicPartition] = l.offset
+			} else if err := lost(l.TopicPartition, l.err); err != nil {
+				return nil, err
+			}
+		}
+		if len(again) == 0 {
+			return offsets, nil
+		}
+		if !sleep(ctx, retryPause) {
+			return nil, cause
+		}
+		missing = again
 	}
-	return offsets, nil
 }
 
-func listOffset(ctx context.Context, client *kafkawire.Client, leader int32, tp TopicPartition, at int64, isolation Isolation) (offset int64, err error) {
+// offsetLookup is one partition's question for an offset, and its answer.
+type offsetLookup struct {
+	TopicPartition
+	leader int32
+	epoch  int32 // of the leader; -1: not compared
+	at     int64
+	index  int // of the caller
+
+	offset int64
+	err    error
+}
+
+// lookUp asks every leader at the same time, once for all its partitions.
+func lookUp(ctx context.Context, client *kafkawire.Client, lookups []offsetLookup, isolation Isolation) {
+	if len(lookups) == 0 {
+		return
+	}
+	slices.SortStableFunc(lookups, func(a, b offsetLookup) int {
+		return cmp.Or(cmp.Compare(a.leader, b.leader), strings.Compare(a.Topic, b.Topic))
+	})
+	var asking sync.WaitGroup
+	for rest := lookups; len(rest) > 0; {
+		n := sameLeader(rest)
+		asked := rest[:n]
+		rest = rest[n:]
+		asking.Go(func() {
+			err := listOffsets(ctx, client, asked, isolation)
+			for i := range asked {
+				l := &asked[i]
+				if err != nil {
+					l.err = err
+				}
+				if l.err != nil {
+					l.err = fmt.Errorf("list offsets of %s: %w", l.TopicPartition, l.err)
+				}
+			}
+		})
+	}
+	asking.Wait()
+}
+
+func sameLeader(lookups []offsetLookup) int {
+	n := 1
+	for n < len(lookups) && lookups[n].leader == lookups[0].leader {
+		n++
+	}
+	return n
+}
+
+// listOffsets asks one leader; lookups are sorted by topic.
+func listOffsets(ctx context.Context, client *kafkawire.Client, lookups []offsetLookup, isolation Isolation) error {
+	leader := lookups[0].leader
 	versions, err := client.Versions(ctx, leader)
 	if err != nil {
-		return -1, err
+		return err
 	}
 	version, err := versions.Max(protocol.ListOffsets, 5)
 	if err != nil {
-		return -1, err
+		return err
 	}
 	if version < 2 {
-		return -1, fmt.Errorf("ListOffsets: the broker speaks up to v%d, v2 (Kafka 0.11) is needed: %w", version, kafka.UnsupportedVersion)
+		return fmt.Errorf("ListOffsets: the broker speaks up to v%d, v2 (Kafka 0.11) is needed: %w", version, kafka.UnsupportedVersion)
 	}
-	offset = -1
-	err = client.Do(ctx, &kafkawire.Request{
+	for i := range lookups {
+		lookups[i].offset, lookups[i].err = -1, kafka.UnknownTopicOrPartition // unless the answer holds it
+	}
+	return client.Do(ctx, &kafkawire.Request{
 		Key: protocol.ListOffsets, Version: version, FlexibleFrom: 6, Broker: leader,
-		Encode: func(w *kafkawire.Writer) {
-			w.Int32(-1) // not a replica
-			w.Int8(int8(isolation))
-			w.ArrayLen(1)
-			w.String(tp.Topic)
-			w.ArrayLen(1)
-			w.Int32(tp.Partition)
+		Encode: func(w *kafkawire.Writer) { encodeListOffsets(w, version, lookups, isolation) },
+		Decode: func(r *kafkawire.Reader) error { decodeListOffsets(r, version, lookups); return nil },
+	})
+}
+
+func encodeListOffsets(w *kafkawire.Writer, version int16, lookups []offsetLookup, isolation Isolation) {
+	w.Int32(-1) // not a replica
+	w.Int8(int8(isolation))
+	topics := 0
+	for i := range lookups {
+		if i == 0 || lookups[i].Topic != lookups[i-1].Topic {
+			topics++
+		}
+	}
+	w.ArrayLen(topics)
+	for rest := lookups; len(rest) > 0; {
+		n := 1
+		for n < len(rest) && rest[n].Topic == rest[0].Topic {
+			n++
+		}
+		w.String(rest[0].Topic)
+		w.ArrayLen(n)
+		for i := range rest[:n] {
+			w.Int32(rest[i].Partition)
 			if version >= 4 {
-				w.Int32(-1) // leader epoch: not checked
+				w.Int32(rest[i].epoch)
 			}
-			w.Int64(at)
-		},
-		Decode: func(r *kafkawire.Reader) error {
-			r.Int32() // throttle
-			code := int16(kafka.Unknown)
-			for n := r.ArrayLen(); n > 0 && r.Err() == nil; n-- {
-				r.StringBytes()
-				for n := r.ArrayLen(); n > 0 && r.Err() == nil; n-- {
-					r.Int32() // partition
-					code = r.Int16()
-					r.Int64() // timestamp
-					offset = r.Int64()
-					if version >= 4 {
-						r.Int32() // leader epoch
-					}
+			w.Int64(rest[i].at)
+		}
+		rest = rest[n:]
+	}
+}
+
+func decodeListOffsets(r *kafkawire.Reader, version int16, lookups []offsetLookup) {
+	r.Int32() // throttle
+	expected := 0
+	for topics := r.ArrayLen(); topics > 0 && r.Err() == nil; topics-- {
+		topic := r.StringBytes()
+		for n := r.ArrayLen(); n > 0 && r.Err() == nil; n-- {
+			partition := r.Int32()
+			code := r.Int16()
+			r.Int64() // timestamp
+			offset := r.Int64()
+			if version >= 4 {
+				r.Int32() // leader epoch
+			}
+			for i := range lookups {
+				l := &lookups[(expected+i)%len(lookups)]
+				if l.Partition == partition && l.Topic == string(topic) {
+					l.offset, l.err = offset, kafkawire.Code(code)
+					expected += i + 1
+					break
 				}
 			}
-			return kafkawire.Code(code)
-		},
-	})
-	if err != nil {
-		return -1, fmt.Errorf("list offsets of %s: %w", tp, err)
+		}
 	}
-	return offset, nil
+}
+
+func topicsOf(partitions []TopicPartition) []string {
+	var topics []string
+	for _, tp := range partitions {
+		if !slices.Contains(topics, tp.Topic) {
+			topics = append(topics, tp.Topic)
+		}
+	}
+	return topics
 }
 
 type topicPartitions struct {

@@ -26,7 +26,7 @@ type Partition struct {
 	notify  chan struct{} // something to take, or an error
 
 	// Of the reader's goroutine.
-	decoder *Decoder // while a piece is being read
+	scratch *scratch // while a piece is being read
 	more    bool
 	reading piece
 	batch   Batch
@@ -35,9 +35,16 @@ type Partition struct {
 	phase         phase
 	epoch         uint64 // counts calls of SeekTo: an answer to an older question is dropped
 	offset        int64  // to fetch next; negative: to be looked up
+	lastEpoch     int32  // of the leader that wrote the record before offset; -1: not known
 	leader        *leader
+	topicID       [16]byte // of the topic that offset is meant for; zero where brokers have none
+	leaderEpoch   int32    // as metadata had it when leader was found
+	replica       replica
 	slot          piece // prefetched, empty where slot.raw is
-	wanted        int   // bytes that the next batch needs, where it did not fit
+	waiting       bool  // the reader has nothing
+	void          bool  // the rest of the piece being read is of a topic that is no more
+	alone         bool  // to be asked in a request of its own: a response was too large
+	largest       int   // bytes of the largest record batch of the last answer
 	failures      int
 	retryAt       time.Time
 	err           error
@@ -45,6 +52,14 @@ type Partition struct {
 	highWatermark int64
 	lastStable    int64
 }
+
+// replica is a follower near by that the leader has sent us to (KIP-392).
+type replica struct {
+	broker int32 // -1: none
+	until  time.Time
+}
+
+var noReplica = replica{broker: -1}
 
 // piece is a run of raw record batches with what is needed to read it.
 type piece struct {
@@ -61,8 +76,8 @@ type piece struct {
 // *OffsetOutOfRangeError and ErrClosed; after the middle two only SeekTo goes on.
 func (p *Partition) Next(ctx context.Context) (*Batch, error) {
 	for {
-		if p.decoder != nil {
-			if p.more {
+		if p.scratch != nil {
+			if p.more && !p.voided() {
 				if b, err := p.decode(); b != nil || err != nil {
 					return b, err
 				}
@@ -88,6 +103,12 @@ func (p *Partition) Next(ctx context.Context) (*Batch, error) {
 	}
 }
 
+func (p *Partition) voided() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.void
+}
+
 // take makes the prefetched piece the one being read and lets the next one be fetched.
 func (p *Partition) take() (bool, error) {
 	p.mu.Lock()
@@ -97,15 +118,12 @@ func (p *Partition) take() (bool, error) {
 	}
 	if len(p.slot.raw) == 0 {
 		err := p.err
+		p.waiting = true
 		p.mu.Unlock()
 		return false, err
 	}
-	share := p.fetcher.cfg.share(int(p.fetcher.open.Load()))
-	if cap(p.reading.raw) > 2*share { // a record larger than the limit, or more partitions than before
-		p.reading.raw = nil
-	}
-	p.reading, p.slot = p.slot, p.reading
-	p.slot.raw, p.slot.aborted = p.slot.raw[:0], p.slot.aborted[:0]
+	p.waiting, p.void = false, false
+	p.reading, p.slot = p.slot, piece{aborted: p.reading.aborted[:0]}
 	var leader *leader
 	if p.phase == parked {
 		p.phase, leader = queued, p.leader
@@ -114,8 +132,9 @@ func (p *Partition) take() (bool, error) {
 	if leader != nil {
 		leader.enqueue(p)
 	}
-	p.decoder, p.more = p.fetcher.takeDecoder(share), true
-	p.decoder.Reset(p.reading.raw, p.reading.from, p.reading.aborted)
+	p.scratch, p.more = p.fetcher.lendScratch(), true
+	p.batch.Records = p.scratch.records[:0]
+	p.scratch.decoder.Reset(p.reading.raw, p.reading.from, p.reading.aborted)
 	return true, nil
 }
 
@@ -123,7 +142,9 @@ func (p *Partition) take() (bool, error) {
 func (p *Partition) decode() (*Batch, error) {
 	b := &p.batch
 	var err error
-	p.more, err = p.decoder.Next(b)
+	p.more, err = p.scratch.decoder.Next(b)
+	p.scratch.records = b.Records
+	p.fetcher.memory.account(p.scratch)
 	b.TopicPartition = p.TopicPartition
 	b.HighWatermark, b.LastStableOffset = p.reading.highWatermark, p.reading.lastStable
 	if err != nil && b.Next == b.First {
@@ -155,11 +176,13 @@ func (p *Partition) setPosition(b *Batch) {
 
 // release ends the piece being read; its batch is not used any more.
 func (p *Partition) release() {
-	if p.decoder == nil {
+	if p.scratch == nil {
 		return
 	}
-	p.fetcher.keepDecoder(p.decoder, p.fetcher.cfg.share(int(p.fetcher.open.Load())))
-	p.decoder, p.more = nil, false
+	p.fetcher.memory.giveBackScratch(p.scratch)
+	p.fetcher.memory.giveBack(p.reading.raw)
+	p.reading.raw, p.batch.Records = nil, nil
+	p.scratch, p.more = nil, false
 }
 
 // SeekTo drops what is prefetched and reads on from offset, or, where it is negative, from where the
@@ -169,7 +192,7 @@ func (p *Partition) SeekTo(offset int64) {
 	position := max(offset, -1)
 	var err error
 	if offset < 0 {
-		offset, err = p.fetcher.resetOffset(p.TopicPartition, offset)
+		offset, err = p.fetcher.resetOffset(p.TopicPartition, offset, NotCommitted)
 	}
 	p.mu.Lock()
 	if p.phase == closed {
@@ -177,9 +200,9 @@ func (p *Partition) SeekTo(offset int64) {
 		return
 	}
 	p.epoch++
-	p.offset, p.position = offset, position
-	p.slot.raw, p.slot.aborted = p.slot.raw[:0], p.slot.aborted[:0]
-	p.err, p.wanted = nil, 0
+	p.offset, p.lastEpoch, p.position = offset, -1, position
+	p.emptySlotLocked()
+	p.err, p.alone, p.largest = nil, false, 0
 	if err != nil {
 		p.failLocked(err)
 		p.mu.Unlock()
@@ -206,7 +229,6 @@ func (p *Partition) SeekTo(offset int64) {
 // Close gives up the partition and its memory; Next returns ErrClosed from then on.
 func (p *Partition) Close() {
 	p.release()
-	p.reading, p.batch.Records = piece{}, nil
 	p.end()
 	f := p.fetcher
 	f.mu.Lock()
@@ -223,8 +245,14 @@ func (p *Partition) end() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.epoch++
-	p.phase, p.slot = closed, piece{}
+	p.phase = closed
+	p.emptySlotLocked()
 	poke(p.notify)
+}
+
+func (p *Partition) emptySlotLocked() {
+	p.fetcher.memory.giveBack(p.slot.raw)
+	p.slot = piece{aborted: p.slot.aborted[:0]}
 }
 
 func (p *Partition) failLocked(err error) {
@@ -233,12 +261,33 @@ func (p *Partition) failLocked(err error) {
 	}
 	p.epoch++
 	p.phase, p.err = failed, err
-	p.slot.raw, p.slot.aborted = p.slot.raw[:0], p.slot.aborted[:0]
+	p.emptySlotLocked()
 	poke(p.notify)
 }
 
+// needs says how the partition is to be asked: in a request of its own, and whether its reader waits
+// for want of anything prefetched.
+func (p *Partition) needs() (alone, starving bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.alone, p.waiting && len(p.slot.raw) == 0
+}
+
+// askAlone has the partition asked again, in a request of its own.
+func (p *Partition) askAlone(q *question) {
+	p.mu.Lock()
+	if p.epoch != q.epoch || p.phase != flying {
+		p.mu.Unlock()
+		return
+	}
+	p.alone, p.phase = true, queued
+	leader := p.leader
+	p.mu.Unlock()
+	leader.enqueue(p)
+}
+
 // ask notes what a request is about to ask for; false where the partition is not to be asked.
-func (p *Partition) ask(l *leader, share int) (question, bool) {
+func (p *Partition) ask(l *leader, share int, now time.Time) (question, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.phase != queued || p.leader != l {
@@ -248,49 +297,63 @@ func (p *Partition) ask(l *leader, share int) (question, bool) {
 		p.phase = parked
 		return question{}, false
 	}
+	if p.replica.broker == l.broker && now.After(p.replica.until) { // let the leader choose again
+		p.replica, p.phase = noReplica, routing
+		p.fetcher.route(p)
+		return question{}, false
+	}
 	p.phase = flying
-	limit := max(share-len(p.slot.raw), share/4, p.wanted)
-	return question{partition: p, epoch: p.epoch, offset: p.offset, limit: limit}, true
+	limit := max(share-len(p.slot.raw), p.largest)
+	return question{
+		partition: p, epoch: p.epoch, offset: p.offset, limit: limit,
+		topicID: p.topicID, leaderEpoch: p.leaderEpoch, lastEpoch: p.lastEpoch,
+	}, true
 }
 
 // deliver adds the answer to the prefetched piece. It says whether the partition is to be asked
 // again and whether anything came.
-func (p *Partition) deliver(q question, a *answer, share int) (again, got bool) {
+func (p *Partition) deliver(q *question, a *answer, share int) (again, got bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.epoch != q.epoch || p.phase != flying {
 		return false, false
 	}
-	p.failures = 0
+	p.failures, p.alone = 0, false
 	p.highWatermark, p.lastStable = a.highWatermark, a.lastStable
-	complete, next, wanted := scan(a.records, q.offset)
-	p.wanted = min(wanted, p.fetcher.cfg.MaxBatchBytes)
-	if complete > 0 {
-		p.slot.append(q.offset, next, a, complete)
-		p.offset = next
+	e := scan(a.records, q.offset)
+	if e.largest > 0 {
+		p.largest = min(e.largest, p.fetcher.cfg.MaxBatchBytes)
+	}
+	if e.complete > 0 {
+		p.slot.append(p.fetcher.memory, share, q.offset, e.next, a, e.complete)
+		p.offset, p.lastEpoch = e.next, e.epoch
 		poke(p.notify)
 	}
 	p.slot.highWatermark, p.slot.lastStable = a.highWatermark, a.lastStable
-	if len(p.slot.raw) > share/2 {
+	if have := len(p.slot.raw); have > share/2 || have > 0 && have+p.largest > share {
 		p.phase = parked
-		return false, complete > 0
+		return false, e.complete > 0
 	}
 	p.phase = queued
-	return true, complete > 0
+	return true, e.complete > 0
 }
 
 // append adds records [from, next) to the piece, which ends at from unless it is empty. Aborted
 // transactions that reach over from are in the list already, those that begin at next or later
 // will come again: twice in the list, one would hide the producer's next transaction.
-func (s *piece) append(from, next int64, a *answer, complete int) {
+func (s *piece) append(m *memory, share int, from, next int64, a *answer, complete int) {
 	first := len(s.raw) == 0
 	if first {
 		s.from, s.aborted = from, s.aborted[:0]
 	}
+	if need := len(s.raw) + complete; need > cap(s.raw) {
+		grown := append(m.lend(need, share), s.raw...)
+		m.giveBack(s.raw)
+		s.raw = grown
+	}
 	s.raw = append(s.raw, a.records[:complete]...)
 	s.next = next
-	for i := range a.abortedCount() {
-		t := a.aborted(i)
+	for _, t := range a.aborted {
 		if t.FirstOffset < next && (first || t.FirstOffset >= from) {
 			s.aborted = append(s.aborted, t)
 		}

@@ -104,6 +104,7 @@ type Fetch struct {
 	MaxBytes          int      `yaml:"max_bytes"`           // of one answer of one broker
 	MaxPartitionBytes int      `yaml:"max_partition_bytes"` // of one partition in it: the size of a transaction under load
 	OffsetReset       string   `yaml:"offset_reset"`        // earliest, latest or fail when there is no valid committed offset
+	Rack              string   `yaml:"rack"`                // where this worker runs, as the brokers name racks: read from the nearest replica; empty: from leaders
 }
 
 // Produce says how scores are written.

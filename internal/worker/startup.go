@@ -93,6 +93,7 @@ func fetchConfig(cfg config.Config, metrics *consumer.Metrics) consumer.FetchCon
 	f.MaxBytes = cfg.Fetch.MaxBytes
 	f.MaxPartitionBytes = cfg.Fetch.MaxPartitionBytes
 	f.OffsetReset = consumer.OffsetReset(cfg.Fetch.OffsetReset)
+	f.Rack = cfg.Fetch.Rack
 	return f
 }
 
