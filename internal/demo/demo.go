@@ -45,8 +45,7 @@ func DefaultConfig() Config {
 	return Config{Duration: time.Minute, Rate: 1000, Seed: 1}
 }
 
-// patience is how long outputs may lag behind the last event, and how long a shift may take to be noticed, before the
-// summary is made without them.
+// patience is how long outputs may lag behind the last event before the summary is made without them.
 const patience = 15 * time.Second
 
 // Demo is one run.
@@ -106,6 +105,12 @@ func (d *Demo) prepare(ctx context.Context, dir string) (*parts, error) {
 		return err
 	})
 	if err := g.Wait(); err != nil {
+		if p.broker != nil {
+			err = errors.Join(err, p.broker.Close())
+		}
+		if p.registry != nil {
+			err = errors.Join(err, p.registry.Close())
+		}
 		return nil, err
 	}
 	d.display.trained(p.telco)
@@ -243,7 +248,7 @@ func (d *Demo) source(ctx context.Context, p *parts, client *kafkawire.Client, o
 	return source, publisher, err
 }
 
-// settle waits until every event has its output and the shift, if it had time to show, its alert.
+// settle waits until every event has its output.
 func settle(ctx context.Context, o *observer, sent int) {
 	deadline := time.Now().Add(patience)
 	tick := time.NewTicker(20 * time.Millisecond)

@@ -590,6 +590,28 @@ func TestAUCCountsTiesHalf(t *testing.T) {
 	}
 }
 
+// Expected values are those of numpy.quantile.
+func TestQuantileInterpolates(t *testing.T) {
+	for _, c := range []struct {
+		sorted  []float64
+		q, want float64
+	}{
+		{[]float64{7}, 0, 7},
+		{[]float64{7}, 0.99, 7},
+		{[]float64{7}, 1, 7},
+		{[]float64{1, 2, 3, 4}, 0, 1},
+		{[]float64{1, 2, 3, 4}, 0.5, 2.5},
+		{[]float64{1, 2, 3, 4}, 0.25, 1.75},
+		{[]float64{1, 2, 4}, 0.5, 2},
+		{[]float64{1, 2, 3, 4}, 1, 4},
+		{[]float64{0, 10}, 0.95, 9.5},
+	} {
+		if got := Quantile(c.sorted, c.q); got != c.want {
+			t.Errorf("quantile %v of %v is %v, want %v", c.q, c.sorted, got, c.want)
+		}
+	}
+}
+
 func TestGitCommit(t *testing.T) {
 	if _, err := exec.LookPath("git"); err != nil {
 		t.Skip("no git here")
