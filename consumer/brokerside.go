@@ -34,8 +34,8 @@ const (
 // that it is drained. The member epoch stands for the generation.
 //
 // The member id is fixed for the life of the process, or for longer where GroupConfig.MemberID names
-// one: it joins again under it after whatever happened. A process that was killed thus has its
-// partitions back with its first heartbeat, which no instance id allows here.
+// one: it joins again under it after whatever happened. A process that was killed thus need not wait
+// for its own session to end, which no instance id allows here.
 type ConsumerMembership struct {
 	membership
 
@@ -75,6 +75,11 @@ func (m *ConsumerMembership) Run(ctx context.Context) error {
 		joined := m.Identity().Generation != joinEpoch
 		m.become(m.cfg.MemberID, joinEpoch)
 		switch code := kafka.Error(kafkawire.CodeOf(err)); {
+		case code == fencedMemberEpoch && !joined:
+			// Brokers before 4.2 let nobody join under an id that they know: end what an earlier process left behind.
+			m.log.Warn().Str("member", m.cfg.MemberID).Msg("the coordinator still knows an earlier process of this member id; ending its membership")
+			reason = "predecessor"
+			m.leave(ctx)
 		case code == kafka.UnknownMemberId, code == fencedMemberEpoch, code == kafka.GroupIdNotFound && joined:
 			m.log.Warn().Err(err).Str("member", m.cfg.MemberID).Msg("the coordinator has given this member up; its partitions are lost, it joins again")
 			reason = "fenced"
