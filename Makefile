@@ -66,6 +66,16 @@ bench: ## Run the benchmarks (BENCH=pattern, BENCHTIME=1s, BENCH_COUNT=n)
 bench-peers: ## Compare with franz-go and Kafka Streams (PEERS='--events 1000000 ...'); needs Java and Maven, half an hour
 	bench/peers/run.sh $(PEERS)
 
+.PHONY: bench-rebalance
+bench-rebalance: ## Measure rebalances and the loss of a group's coordinator on real brokers, beside kafka-go's group; 15 min
+	mkdir -p $(BUILD)/rebalance
+	go build -o $(BUILD)/rebalance/rebalance ./internal/bench/rebalance
+	KAFKA_VERSION=$(KAFKA_VERSION) deploy/kafka/kafka.sh run $(SHELL) -c 'for transactions in partition worker; do \
+		$(BUILD)/rebalance/rebalance -brokers $$CHURNSTREAM_TEST_BROKERS -logs $(BUILD)/rebalance -transactions $$transactions; done'
+	KAFKA_VERSION=$(KAFKA_VERSION) deploy/kafka/cluster.sh run $(SHELL) -c '$(BUILD)/rebalance/rebalance -brokers $$CHURNSTREAM_TEST_BROKERS \
+		-logs $(BUILD)/rebalance -cluster deploy/kafka/cluster.sh -partitions 8 -rate 400 -replication 3 \
+		-cases none-coordinator,classic-coordinator,consumer-coordinator,kafka-go-coordinator'
+
 .PHONY: check
 check: ## Check format, lint, vet, module files and known vulnerabilities; names every fault
 	@$(MAKE) --no-print-directory --keep-going check-format check-lint check-vet check-tidy check-vulns
