@@ -76,7 +76,7 @@ func (m *ConsumerMembership) Run(ctx context.Context) error {
 		m.become(m.cfg.MemberID, joinEpoch)
 		switch code := kafka.Error(kafkawire.CodeOf(err)); {
 		case code == fencedMemberEpoch && !joined:
-			// Brokers before 4.2 let nobody join under an id that they know: end what an earlier process left behind.
+			// Kafka 4.1 lets nobody join under an id that it knows, 4.3 does: end what an earlier process left behind.
 			m.log.Warn().Str("member", m.cfg.MemberID).Msg("the coordinator still knows an earlier process of this member id; ending its membership")
 			reason = "predecessor"
 			m.leave(ctx)

@@ -140,7 +140,7 @@ func TestSameMemberIDHasItsPartitionsBackAndNobodyElseNotices(t *testing.T) {
 	}
 }
 
-// As brokers before Kafka 4.2 do: the member id is taken until its session ends or it leaves.
+// As Kafka 4.1 does: the member id is taken until its session ends or it leaves.
 func TestMembershipOfAnEarlierProcessIsEndedWhereTheBrokerInsists(t *testing.T) {
 	k := embeddedGroups(t)
 	topic := createTopic(t, k.ListenAddrs(), 3)

@@ -23,7 +23,9 @@ func (c *scene) readBack(ctx context.Context, inputs map[consumer.TopicPartition
 	var r result
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
-	ends, err := consumer.ListOffsets(ctx, c.client, c.all(c.output()), consumer.Latest, consumer.ReadCommitted)
+	// To the very end, also of what is not yet committed: where a killed worker's transaction is still open, reading
+	// waits until the broker has ended it.
+	ends, err := consumer.ListOffsets(ctx, c.client, c.all(c.output()), consumer.Latest, consumer.ReadUncommitted)
 	if err != nil {
 		return r, err
 	}
