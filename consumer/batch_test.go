@@ -268,48 +268,6 @@ func TestScanFindsTheEndOfTheLastCompleteBatch(t *testing.T) {
 	}
 }
 
-func FuzzDecoder(f *testing.F) {
-	for codec := range uint16(5) {
-		f.Add(rawBatch{values: []string{"a", "b"}, codec: codec}.encode(), true)
-	}
-	f.Add(slices.Concat(rawBatch{producer: 7, attributes: attributeTransactional, values: []string{"x"}}.encode(), marker(1, 7, 0)), true)
-	f.Fuzz(func(t *testing.T, raw []byte, sum bool) {
-		raw = slices.Clone(raw)
-		if sum { // otherwise hardly anything passes the checksum
-			for rest := raw; ; {
-				n, ok := batchSize(rest)
-				if !ok {
-					break
-				}
-				frame := rest[:n]
-				rest = rest[n:]
-				putChecksum(frame)
-			}
-		}
-		d := NewDecoder(DecoderConfig{Isolation: ReadCommitted, MaxBatchBytes: 1 << 20, MaxRecords: 100})
-		d.Reset(raw, 0, []AbortedTransaction{{7, 0}})
-		var b Batch
-		for more, position := true, int64(0); more; position = b.Next {
-			var err error
-			more, err = d.Next(&b)
-			if b.First != position || b.Next < b.First {
-				t.Fatalf("batch [%d,%d) after %d", b.First, b.Next, position)
-			}
-			for _, r := range b.Records {
-				if r.Offset < b.First || r.Offset >= b.Next {
-					t.Fatalf("record at %d in [%d,%d)", r.Offset, b.First, b.Next)
-				}
-			}
-			if err != nil && more {
-				t.Fatal("more after an error")
-			}
-		}
-		scan(raw, 0)
-		_, _ = readSubscription(raw)
-		_, _ = readAssignment(raw)
-	})
-}
-
 func BenchmarkDecoder(b *testing.B) {
 	for codec, name := range []string{"none", "gzip", "snappy", "lz4", "zstd"} {
 		b.Run(name, func(b *testing.B) {

@@ -87,7 +87,9 @@ func createTopic(t testing.TB, brokers []string, partitions int, config ...kafka
 
 func createTopicNamed(t testing.TB, brokers []string, name string, partitions int, config ...kafka.ConfigEntry) {
 	t.Helper()
-	r, err := admin(t, brokers).CreateTopics(t.Context(), &kafka.CreateTopicsRequest{Topics: []kafka.TopicConfig{{
+	c := admin(t, brokers)
+	defer c.Transport.(*kafka.Transport).CloseIdleConnections() // it would go on asking for metadata
+	r, err := c.CreateTopics(t.Context(), &kafka.CreateTopicsRequest{Topics: []kafka.TopicConfig{{
 		Topic: name, NumPartitions: partitions, ReplicationFactor: 1, ConfigEntries: config,
 	}}})
 	if err == nil {

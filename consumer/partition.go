@@ -50,6 +50,7 @@ type Partition struct {
 	err           error
 	position      int64
 	highWatermark int64
+	answered      time.Time // when a broker last answered for this partition
 	lastStable    int64
 }
 
@@ -153,6 +154,7 @@ func (p *Partition) decode() (*Batch, error) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		p.fetcher.metrics.FetchErrors.WithLabelValues("corrupt").Inc()
+		p.emptySlotLocked() // it comes after the fault
 		p.failLocked(err)
 		return nil, err
 	}
@@ -255,13 +257,13 @@ func (p *Partition) emptySlotLocked() {
 	p.slot = piece{aborted: p.slot.aborted[:0]}
 }
 
+// failLocked lets Next return err once what was prefetched has been handed out.
 func (p *Partition) failLocked(err error) {
 	if p.phase == closed {
 		return
 	}
 	p.epoch++
 	p.phase, p.err = failed, err
-	p.emptySlotLocked()
 	poke(p.notify)
 }
 
@@ -319,6 +321,7 @@ func (p *Partition) deliver(q *question, a *answer, share int) (again, got bool)
 		return false, false
 	}
 	p.failures, p.alone = 0, false
+	p.answered = time.Now()
 	p.highWatermark, p.lastStable = a.highWatermark, a.lastStable
 	e := scan(a.records, q.offset)
 	if e.largest > 0 {
@@ -376,6 +379,6 @@ func (p *Partition) report() Position {
 	defer p.mu.Unlock()
 	return Position{
 		TopicPartition: p.TopicPartition, Next: p.position, HighWatermark: p.highWatermark,
-		LastStableOffset: p.lastStable, Lag: p.lagLocked(), Buffered: len(p.slot.raw), Err: p.err,
+		LastStableOffset: p.lastStable, Lag: p.lagLocked(), Buffered: len(p.slot.raw), Answered: p.answered, Err: p.err,
 	}
 }
