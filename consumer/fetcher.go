@@ -77,9 +77,10 @@ type Position struct {
 	Next             int64 // offset after the last batch handed out; -1 while it is being looked up
 	HighWatermark    int64 // -1 before the first answer
 	LastStableOffset int64
-	Lag              int64 // offsets from Next to what can be read; -1 while unknown
-	Buffered         int   // bytes prefetched
-	Err              error // why the partition stands still
+	Lag              int64     // offsets from Next to what can be read; -1 while unknown
+	Buffered         int       // bytes prefetched
+	Answered         time.Time // when a broker last answered for it, or when it was opened
+	Err              error     // why the partition stands still
 }
 
 // Fetcher reads open partitions. Per leader, one request carries all its partitions and waits at
@@ -124,7 +125,7 @@ func (f *Fetcher) Open(tp TopicPartition, offset int64) *Partition {
 	p := &Partition{
 		TopicPartition: tp, fetcher: f, notify: make(chan struct{}, 1),
 		offset: offset, position: max(offset, -1), highWatermark: -1, lastStable: -1,
-		lastEpoch: -1, leaderEpoch: -1, replica: noReplica,
+		lastEpoch: -1, leaderEpoch: -1, replica: noReplica, answered: time.Now(),
 	}
 	if offset < 0 {
 		p.offset, p.err = f.resetOffset(tp, offset, NotCommitted)

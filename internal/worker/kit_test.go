@@ -436,6 +436,13 @@ func (w *wire) cut() {
 	w.hangUp()
 }
 
+// mend lets everything through again.
+func (w *wire) mend() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.down = false
+}
+
 // hangUp closes the connections that there are; new ones can be made.
 func (w *wire) hangUp() {
 	w.mu.Lock()

@@ -228,3 +228,19 @@ func holds(cluster *kfake.Cluster, request *kmsg.ProduceRequest, topic string) b
 	}
 	return false
 }
+
+func TestAnIdleWorkerWhoseBrokersAreGoneIsNotReady(t *testing.T) {
+	e := newEnvironment(t, testkit.Brokers(t), partitions{events: 1, scores: 1, states: 1})
+	w := e.start(nil).ready(1)
+	w.wire.cut()
+	testkit.Eventually(t, patience, func() bool {
+		status := w.Ready()
+		return !status.OK && strings.Contains(strings.Join(status.Reasons, "; "), "no broker has answered its fetches")
+	}, "readiness names the silence: %v", shown(func() any { return w.Ready() }))
+	if !w.Live().OK {
+		t.Error("a silent broker counts as a stalled loop; a restart would not mend it")
+	}
+	w.wire.mend()
+	w.ready(1)
+	w.end()
+}

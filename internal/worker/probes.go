@@ -52,6 +52,8 @@ func (w *Worker) Ready() admin.Status {
 		switch {
 		case p.Step == stepStarting.String():
 			unready("partition %s is starting for %.1f s", p.Partition, p.Seconds)
+		case p.Step == stepCommitting.String() && p.Seconds > w.patience().Seconds():
+			unready("partition %s has been committing for %.1f s: look at the brokers", p.Partition, p.Seconds)
 		case p.Step == stepWaiting.String():
 			unready("partition %s waits for %.1f s: %s", p.Partition, p.Seconds, p.Reason)
 		case w.cfg.Admin.MaxLag > 0 && p.Lag > w.cfg.Admin.MaxLag:
@@ -60,6 +62,10 @@ func (w *Worker) Ready() admin.Status {
 	}
 	return status
 }
+
+// patience is how long brokers may leave a request unanswered before the worker calls itself not ready: as long as they
+// give its heartbeats.
+func (w *Worker) patience() time.Duration { return w.cfg.Group.SessionTimeout.Std() }
 
 func (w *Worker) states() []PartitionState {
 	now := w.now()
@@ -71,6 +77,9 @@ func (w *Worker) states() []PartitionState {
 			Partition: fmt.Sprintf("%s/%d", p.source.Topic, p.source.Partition),
 			Step:      step.String(), Seconds: now.Sub(since).Seconds(), Lag: p.lag, Reason: reason,
 		}
+		if step == stepIdle && p.silent > w.patience() && now.Sub(since) > w.patience() {
+			states[i].Step, states[i].Reason = stepWaiting.String(), fmt.Sprintf("no broker has answered its fetches for %.0f s", p.silent.Seconds())
+		}
 	}
 	return states
 }
@@ -79,6 +88,7 @@ func (w *Worker) states() []PartitionState {
 type progress struct {
 	source consumer.TopicPartition
 	task   *task
+	silent time.Duration // since a broker answered a fetch; none is under way while a batch is in hand
 	lag    int64         // readable events that are not committed; -1 while unknown
 	behind time.Duration // age of the event that it has come to, 0 without a lag
 }
@@ -96,6 +106,7 @@ func (w *Worker) progress() []progress {
 	for source, owned := range w.tasks {
 		p := progress{source: source, task: owned.task, lag: -1}
 		if position, open := positions[source]; open {
+			p.silent = time.Since(position.Answered)
 			p.lag = position.Lag // counts the batch in hand as done
 			if first := owned.task.inHand.first.Load(); first != noBatch && position.LastStableOffset >= 0 {
 				p.lag = max(0, position.LastStableOffset-first)
