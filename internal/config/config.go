@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"strings"
 	"time"
@@ -218,27 +217,36 @@ func Default() Config {
 }
 
 // Load reads path (empty: defaults only), applies environment variables over it and validates. The error names every
-// fault at once: unknown keys and wrong types with their line, wrong values with their key.
+// fault at once: unknown keys and wrong types with their line, wrong values with their key. A file that is not YAML at
+// all has no values to judge: its own fault is the only one named of it.
 func Load(path string, environ []string) (Config, error) {
 	cfg := Default()
-	var faults []error
+	read := document{path: path, named: map[string]bool{}}
 	if path != "" {
 		text, err := os.ReadFile(path)
 		if err != nil {
 			return cfg, fmt.Errorf("read the configuration: %w", err)
 		}
-		faults = append(faults, decodeYAML(path, text, &cfg)...)
+		if !read.decode(text, &cfg) {
+			return cfg, errors.Join(append(read.faults, applyEnvironment(&cfg, environ)...)...)
+		}
 	}
-	faults = append(faults, applyEnvironment(&cfg, environ)...)
-	faults = append(faults, cfg.faults()...)
+	faults := append(read.faults, applyEnvironment(&cfg, environ)...)
+	faults = append(faults, cfg.faults(read.named)...)
 	return cfg, errors.Join(faults...)
 }
 
 // Validate names every wrong value at once, each with its key and an example of a right one.
-func (c *Config) Validate() error { return errors.Join(c.faults()...) }
+func (c *Config) Validate() error { return errors.Join(c.faults(nil)...) }
 
-// YAML prints the configuration as a file that Load would read back. It holds no secrets: those live in files.
+// YAML prints the configuration as a file that Load would read back. It holds no secrets: those live in files, and a
+// registry URL with a login in it, which Validate refuses, is refused here, too.
 func (c *Config) YAML() ([]byte, error) {
+	for i, r := range c.Registry.URLs {
+		if mayHoldLogin(r) {
+			return nil, fmt.Errorf("print the configuration: registry.urls[%d]: %s", i, loginInURL)
+		}
+	}
 	var b bytes.Buffer
 	e := yaml.NewEncoder(&b)
 	e.SetIndent(2)
@@ -246,37 +254,6 @@ func (c *Config) YAML() ([]byte, error) {
 		return nil, fmt.Errorf("print the configuration: %w", err)
 	}
 	return b.Bytes(), e.Close()
-}
-
-func decodeYAML(path string, text []byte, cfg *Config) []error {
-	d := yaml.NewDecoder(bytes.NewReader(text))
-	d.KnownFields(true)
-	err := d.Decode(cfg)
-	var many *yaml.TypeError
-	switch {
-	case err == nil || errors.Is(err, io.EOF):
-	case errors.As(err, &many):
-		faults := make([]error, len(many.Errors))
-		for i, e := range many.Errors {
-			faults[i] = fmt.Errorf("%s: %s", path, readable(e))
-		}
-		return faults
-	default:
-		return []error{fmt.Errorf("%s: %s", path, readable(err.Error()))}
-	}
-	if err := d.Decode(new(any)); err == nil {
-		return []error{fmt.Errorf("%s: holds more than one YAML document; keep the first", path)}
-	}
-	return nil
-}
-
-// readable replaces Go's type names in the parser's messages by words of the file.
-func readable(message string) string {
-	message = strings.TrimPrefix(message, "yaml: ")
-	if i := strings.Index(message, " not found in type config."); i >= 0 {
-		return strings.Replace(message[:i], "field ", "unknown key ", 1) + "; `churnstream config print` shows all keys"
-	}
-	return strings.NewReplacer("!!str ", "the text ", "!!seq", "a list", "!!map", "a mapping", "!!int ", "the number ", "config.", "").Replace(message)
 }
 
 // Secret reads a secret file: its content without the line end.

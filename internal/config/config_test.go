@@ -60,6 +60,89 @@ admin: {listen: "9095"}
 	}
 }
 
+func TestEachFaultOfAFileIsNamedWithKeyAndLineBesideTheOthers(t *testing.T) {
+	for name, c := range map[string]struct {
+		text       string
+		want, none []string
+	}{
+		"wrong durations, types, values and keys": {
+			"model: m\nfetch:\n  max_wait: 5\n  max_bytes: lots\ngroup: {session_timeout: soon, id: [a]}\ndrift: {enabled: maybe, hold: 0}\nadmin: nine\nbrokers: a:1\nlgo: {}\n",
+			[]string{
+				"line 3: fetch.max_wait:", "line 4: fetch.max_bytes: \"lots\" is not a whole number", "line 5: group.session_timeout: \"soon\" is not a duration", "line 5: group.id: a list is not a text",
+				"line 6: drift.enabled:", "drift.hold: 0", "line 7: admin: \"nine\" is not a section", "line 8: brokers: \"a:1\" is not a list", "line 9: unknown key lgo",
+			},
+			[]string{"model:", "group.id: is empty"},
+		},
+		"a wrong type of the model":    {"model: [a]\n", []string{"line 1: model: a list is not a text"}, []string{"is empty"}},
+		"what is not YAML":             {"model: m\n\tbrokers: [\n", []string{"line 2"}, []string{"model:"}},
+		"an alias that holds itself":   {"model: &a [*a]\n", []string{"contains itself"}, []string{"is empty"}},
+		"a key that occurs twice":      {"model: m\nmodel: n\ndrift: {hold: 0}\n", []string{"line 2", "already defined at line 1", "drift.hold"}, []string{"is empty"}},
+		"a file that is a list":        {"- model\n", []string{"line 1: the file: a list is not a section"}, nil},
+		"two documents":                {"model: m\n---\nmodel: n\n", []string{"more than one YAML document"}, []string{"is empty"}},
+		"topics that are directories":  {"model: m\ntopics: {events: ., scores: ..}\n", []string{"topics.events:", "topics.scores:"}, nil},
+		"an instance id with a blank":  {"model: m\ngroup: {instance_id: \"a b\"}\n", []string{"group.instance_id:"}, nil},
+		"a login in a registry's URL":  {"model: m\nregistry: {urls: [\"http://u:s3cret@h\"]}\n", []string{"registry.urls[0]: holds a login"}, []string{"s3cret"}},
+		"a login that does not parse":  {"model: m\nregistry: {urls: [\"http://u:s3cret%zz@h\"]}\n", []string{"registry.urls[0]: holds a login"}, []string{"s3cret"}},
+		"a fault in what is merged in": {"model: m\nfetch: &f {max_wait: x}\nproduce: {<<: *f}\n", []string{"fetch.max_wait:", "unknown key produce.max_wait"}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := Load(write(t, c.text), nil)
+			if err == nil {
+				t.Fatal("accepted")
+			}
+			for _, want := range c.want {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("%q is not named in:\n%v", want, err)
+				}
+			}
+			for _, none := range c.none {
+				if strings.Contains(err.Error(), none) {
+					t.Errorf("%q is in:\n%v", none, err)
+				}
+			}
+		})
+	}
+}
+
+func TestMergedKeysYieldToTheSectionsOwn(t *testing.T) {
+	cfg, err := Load(write(t, "model: m\ntopics: &t {events: a, scores: b}\n"), nil)
+	if err != nil || cfg.Topics.Events != "a" {
+		t.Fatal(cfg.Topics, err)
+	}
+	cfg, err = Load(write(t, "model: &m m\nclient_id: *m\nfetch: {rack: b, <<: {rack: a, offset_reset: latest}}\n"), nil)
+	if err != nil || cfg.Fetch.Rack != "b" || cfg.Fetch.OffsetReset != "latest" || cfg.ClientID != "m" {
+		t.Error(cfg.Fetch, cfg.ClientID, err)
+	}
+}
+
+func TestALoginIsNeverPrinted(t *testing.T) {
+	cfg := Default()
+	cfg.Registry.URLs = []string{"http://user:s3cret@registry"}
+	text, err := cfg.YAML()
+	if err == nil || strings.Contains(string(text)+err.Error(), "s3cret") {
+		t.Errorf("%s, %v", text, err)
+	}
+}
+
+func TestMisspeltVariablesAreFoundAndOthersLeftAlone(t *testing.T) {
+	for variable, meant := range map[string]string{
+		"CHURNSTREAM_TOPIC_EVENTS":      "CHURNSTREAM_TOPICS_EVENTS",
+		"CHURNSTREAM_MODLE":             "CHURNSTREAM_MODEL",
+		"CHURNSTREAM_BROKER":            "CHURNSTREAM_BROKERS",
+		"CHURNSTREAM_MODEL":             "",
+		"CHURNSTREAM_PORT":              "",
+		"CHURNSTREAM_PORT_9095_TCP":     "",
+		"CHURNSTREAM_SERVICE_HOST":      "",
+		"CHURNSTREAM_SERVICE_PORT_HTTP": "",
+		"OTHERSTREAM_MODLE":             "",
+	} {
+		got := Misspellings([]string{variable + "=x"})
+		if meant == "" && len(got) != 0 || meant != "" && (len(got) != 1 || got[0] != Misspelling{variable, meant}) {
+			t.Errorf("%s: got %v, want %q", variable, got, meant)
+		}
+	}
+}
+
 func TestEachGroupProtocolHasItsOwnWayToBeTheSameMemberAgain(t *testing.T) {
 	for _, c := range []struct{ protocol, instance, member, fault string }{
 		{"classic", "scorer-1", "", ""},

@@ -4,6 +4,7 @@ import (
 	"encoding"
 	"fmt"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -38,6 +39,72 @@ func applyTo(v reflect.Value, prefix string, set map[string]string) (faults []er
 		}
 	}
 	return faults
+}
+
+// Misspelling is a variable that nothing reads and the one that was probably meant.
+type Misspelling struct{ Variable, Meant string }
+
+// Misspellings finds variables with the prefix that are no key but close to one. Those that are like no key are another
+// program's: Kubernetes sets CHURNSTREAM_SERVICE_HOST where a service is called churnstream.
+func Misspellings(environ []string) []Misspelling {
+	var cfg Config
+	names := variables(reflect.ValueOf(&cfg).Elem(), environmentPrefix)
+	var found []Misspelling
+	for _, e := range environ {
+		name, _, _ := strings.Cut(e, "=")
+		own, ok := strings.CutPrefix(name, environmentPrefix+"_")
+		if !ok || slices.Contains(names, name) {
+			continue
+		}
+		best, meant := 3, "" // at most two slips, or one in a short name
+		if len(own) < 5 {
+			best = 2
+		}
+		for _, known := range names {
+			if d := distance(name, known); d < best {
+				best, meant = d, known
+			}
+		}
+		if meant != "" {
+			found = append(found, Misspelling{name, meant})
+		}
+	}
+	return found
+}
+
+// variables are the names of all keys.
+func variables(v reflect.Value, prefix string) (names []string) {
+	for key, field := range fieldsOf(v) {
+		name := prefix + "_" + strings.ToUpper(key)
+		if field.Kind() == reflect.Struct {
+			names = append(names, variables(field, name)...)
+		} else {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// distance is Levenshtein's: insertions, deletions and replacements of a byte.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			replaced := diagonal
+			if a[i] != b[j] {
+				replaced++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(replaced, row[j]+1, diagonal+1)
+		}
+	}
+	return row[len(b)]
 }
 
 func setText(field reflect.Value, text string) error {

@@ -13,11 +13,25 @@ import (
 
 var topicName = regexp.MustCompile(`^[a-zA-Z0-9._-]{1,249}$`)
 
+// loginInURL is the fault of a registry's URL; it must not repeat the URL.
+const loginInURL = "holds a login; move it to registry.username and registry.password_file"
+
+// mayHoldLogin is true for what cannot be parsed, too: a password with a wrong escape is a password.
+func mayHoldLogin(address string) bool { return strings.Contains(address, "@") }
+
+// nameable is Kafka's rule for topics, and for instance ids.
+func nameable(name string) bool {
+	return topicName.MatchString(name) && name != "." && name != ".."
+}
+
 // checker collects faults, each with its key and an example of a right value.
-type checker struct{ faults []error }
+type checker struct {
+	faults []error
+	named  map[string]bool // keys that are not judged: their fault has been named
+}
 
 func (c *checker) check(ok bool, key, format string, args ...any) {
-	if !ok {
+	if !ok && !c.named[key] {
 		c.faults = append(c.faults, fmt.Errorf("%s: %s", key, fmt.Sprintf(format, args...)))
 	}
 }
@@ -36,8 +50,9 @@ func (c *checker) address(key, value string) {
 	c.check(err == nil && perr == nil && n >= 0 && n <= 65535 && !strings.Contains(host, "/"), key, "%q is not host:port, for example 127.0.0.1:9092", value)
 }
 
-func (c *Config) faults() []error {
-	var k checker
+// faults leaves out the keys that are named already.
+func (c *Config) faults(named map[string]bool) []error {
+	k := checker{named: named}
 	k.check(len(c.Brokers) > 0, "brokers", "is empty; give at least one address, for example [kafka-1:9092]")
 	for i, b := range c.Brokers {
 		k.address(fmt.Sprintf("brokers[%d]", i), b)
@@ -45,8 +60,13 @@ func (c *Config) faults() []error {
 	c.checkSecurity(&k)
 	k.check(len(c.Registry.URLs) > 0, "registry.urls", "is empty; give the schema registry, for example [http://127.0.0.1:8081]")
 	for i, r := range c.Registry.URLs {
+		key := fmt.Sprintf("registry.urls[%d]", i)
+		if mayHoldLogin(r) {
+			k.check(false, key, loginInURL)
+			continue
+		}
 		u, err := url.Parse(r)
-		k.check(err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "", fmt.Sprintf("registry.urls[%d]", i), "%q is not a URL such as http://127.0.0.1:8081", r)
+		k.check(err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "", key, "%q is not a URL such as http://127.0.0.1:8081", r)
 	}
 	k.check((c.Registry.Username == "") == (c.Registry.PasswordFile == ""), "registry.password_file", "username and password_file go together")
 	k.check(c.Model != "", "model", "is empty; give the directory of a model artefact, for example ./models/telco (`churnstream train` writes one)")
@@ -87,7 +107,7 @@ func (c *Config) checkTopics(k *checker) {
 		{"topics.drift_state", c.Topics.DriftState},
 		{"topics.drift_alerts", c.Topics.DriftAlerts},
 	} {
-		k.check(topicName.MatchString(t.name), t.key, "%q is not a topic name: 1 to 249 letters, digits, '.', '_' or '-'", t.name)
+		k.check(nameable(t.name), t.key, "%q is not a topic name: 1 to 249 letters, digits, '.', '_' or '-', and not '.' or '..' alone", t.name)
 		k.check(seen[t.name] == "", t.key, "%q is also %s; every topic needs a name of its own", t.name, seen[t.name])
 		seen[t.name] = t.key
 	}
@@ -103,6 +123,7 @@ func (c *Config) checkGroup(k *checker) {
 	k.oneOf("group.protocol", g.Protocol, "classic", "consumer")
 	k.check(g.Protocol != "consumer" || g.InstanceID == "", "group.instance_id", "belongs to the classic protocol; with protocol consumer set member_id, for example scorer-1")
 	k.check(g.Protocol != "classic" || g.MemberID == "", "group.member_id", "belongs to protocol consumer; with protocol classic set instance_id, for example scorer-1")
+	k.check(g.InstanceID == "" || nameable(g.InstanceID), "group.instance_id", "%q is not 1 to 249 letters, digits, '.', '_' or '-', for example scorer-1", g.InstanceID)
 	k.check(g.MemberID == "" || topicName.MatchString(g.MemberID), "group.member_id", "%q is not 1 to 249 letters, digits, '.', '_' or '-'", g.MemberID)
 	k.between("group.session_timeout", g.SessionTimeout, Duration(time.Second), Duration(30*time.Minute))
 	k.between("group.rebalance_timeout", g.RebalanceTimeout, Duration(time.Second), Duration(time.Hour))
