@@ -362,14 +362,12 @@ func TestCompactedTopicIsReadOverItsGaps(t *testing.T) {
 	transaction(t, c, id, topic, 0, true, "committed")
 	transaction(t, c, id, topic, 0, false, "aborted") // ends with a marker
 	f := startFetcher(t, brokers, nil)
-	end, err := ListOffsets(deadline(t), newClient(t, brokers), []TopicPartition{{topic, 0}}, Latest, ReadUncommitted)
-	if err != nil {
-		t.Fatal(err)
-	}
-	last := end[TopicPartition{topic, 0}]
-	if last != 94 {
-		t.Fatalf("the log ends at %d", last)
-	}
+	const last = 94
+	client := newClient(t, brokers)
+	eventually(t, "the markers are written", func() bool {
+		end, err := ListOffsets(deadline(t), client, []TopicPartition{{topic, 0}}, Latest, ReadUncommitted)
+		return err == nil && end[TopicPartition{topic, 0}] == last
+	})
 	p := f.Open(TopicPartition{topic, 0}, 0)
 	var got []string
 	cleaner := time.NewTicker(500 * time.Millisecond)
