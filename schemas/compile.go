@@ -37,11 +37,11 @@ func compile(schema string, id int32, contract Contract) *program {
 		return refuse(SchemaMismatch, "", fmt.Errorf("the schema has more than %d types when its named types are written out", maxVisits))
 	}
 	if len(faults) > 0 {
-		reasons := make([]error, len(faults))
-		for i, f := range faults {
-			reasons[i] = f
+		reasons := faults[0].text // the error itself names the first path
+		for _, f := range faults[1:] {
+			reasons += fmt.Sprintf("; field %q: %s", f.path, f.text)
 		}
-		return refuse(faults[0].class, faults[0].path, errors.Join(reasons...))
+		return refuse(faults[0].class, faults[0].path, errors.New(reasons))
 	}
 	return &c.program
 }
@@ -59,8 +59,6 @@ type schemaFault struct {
 	path  string
 	text  string
 }
-
-func (f schemaFault) Error() string { return fmt.Sprintf("field %q: %s", f.path, f.text) }
 
 type compiler struct {
 	program program

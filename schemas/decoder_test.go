@@ -244,6 +244,29 @@ func TestAllFaultsOfASchemaAreNamedAtOnce(t *testing.T) {
 	checkRecordError(t, err, SchemaMismatch, "a", "schema id 7", `"a"`, "string", "number", `"b"`, "boolean", `"d.e"`, "date")
 }
 
+// The texts are read by whoever looks at dead letters: each place is named once.
+func TestTheTextOfARefusedSchemaNamesEachPlaceOnce(t *testing.T) {
+	a, b := Input{Name: "a", Kind: Number}, Input{Name: "b", Kind: Boolean}
+	for _, c := range []struct {
+		schema string
+		inputs []Input
+		want   string
+	}{
+		{record(`{"name":"a","type":"string"}`), []Input{a}, `schema_mismatch: field "a": schema id 7: the writer's type is string, the contract needs a number`},
+		{
+			record(`{"name":"a","type":"string"},{"name":"b","type":"int"}`),
+			[]Input{a, b},
+			`schema_mismatch: field "a": schema id 7: the writer's type is string, the contract needs a number; field "b": the writer's type is int, the contract needs a boolean`,
+		},
+		{`"int"`, []Input{a}, `schema_mismatch: schema id 7: the writer's type is int, the contract needs a record with "a"`},
+		{`["null","int"]`, []Input{a}, `schema_mismatch: schema id 7: the writer's type is int, the contract needs a record with "a"`},
+	} {
+		if _, _, err := decodeOne(t, c.schema, AppendFrame(nil, 7), c.inputs...); err == nil || err.Error() != c.want {
+			t.Errorf("%s:\n got %v\nwant %s", c.schema, err, c.want)
+		}
+	}
+}
+
 func TestRegistryOutageIsNoRecordError(t *testing.T) {
 	registry := &fixedRegistry{err: errors.New("connection refused")}
 	decoder, err := NewDecoder(Contract{[]Input{{Name: "x", Kind: Number}}}, registry)
