@@ -72,6 +72,24 @@ func (in Input) AvroPath() string {
 	return in.Name
 }
 
+// Check holds a value, as [Rows] keep it, to what the input declares: that it is there unless the input is nullable, and
+// within min and max.
+func (in *Input) Check(number float64, category []byte) error {
+	missing := math.IsNaN(number)
+	if in.Kind == Category {
+		missing = category == nil
+	}
+	switch {
+	case missing && !in.Nullable:
+		return errors.New("the value is missing and the input is not nullable")
+	case in.Min != nil && number < *in.Min: // false for NaN
+		return fmt.Errorf("%v is below the least allowed value %v", number, *in.Min)
+	case in.Max != nil && number > *in.Max:
+		return fmt.Errorf("%v is above the largest allowed value %v", number, *in.Max)
+	}
+	return nil
+}
+
 // Contract is the ordered list of inputs that a model reads from an event. The order is the column order of [Rows].
 type Contract struct {
 	Inputs []Input `json:"inputs" yaml:"inputs"`

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
+	"unicode/utf16"
 	"unicode/utf8"
 
 	"github.com/churnstream/churnstream/schemas"
@@ -98,16 +100,85 @@ func (l *Lines) read(text []byte, rows *schemas.Rows) error {
 	if l.fields == nil {
 		return errors.New("not a JSON object of input values: null")
 	}
+	members, err := inspect(text)
+	if err != nil {
+		return err
+	}
+	if members != len(l.fields) {
+		return fmt.Errorf("the key %q occurs twice in the object; which of the values is meant cannot be known", repeated(text))
+	}
 	if err := l.contract.ReadJSON(rows, l.fields); err != nil {
 		return err
 	}
 	numbers, categories := rows.Row(rows.Len() - 1)
 	for i := range l.contract.Inputs {
 		in := &l.contract.Inputs[i]
-		if err := check(in, numbers[i], categories[i]); err != nil {
+		if err := in.Check(numbers[i], categories[i]); err != nil {
 			rows.DropLast()
 			return fmt.Errorf("input %q: %w", in.Name, err)
 		}
 	}
 	return nil
+}
+
+// inspect looks at what encoding/json lets pass: it counts the members of an object, of which a repeated one would hide
+// another, and refuses an escape that is half a character, which would become another text. The object must be valid.
+func inspect(object []byte) (members int, err error) {
+	depth, quoted := 0, false
+	for i := 0; i < len(object); i++ {
+		switch c := object[i]; {
+		case quoted && c == '\\':
+			i++
+			if object[i] != 'u' {
+				continue
+			}
+			at := i - 1
+			i += 4
+			switch r := escaped(object[at:]); {
+			case !utf16.IsSurrogate(r):
+			case utf16.DecodeRune(r, escaped(object[i+1:])) == utf8.RuneError:
+				return 0, fmt.Errorf("%s is half of a character (a lone surrogate): not valid text", object[at:at+6])
+			default:
+				i += 6
+			}
+		case c == '"':
+			quoted = !quoted
+		case quoted:
+		case c == '{' || c == '[':
+			depth++
+		case c == '}' || c == ']':
+			depth--
+		case c == ':' && depth == 1:
+			members++
+		}
+	}
+	return members, nil
+}
+
+// escaped returns the code unit of an escape such as \u00e9 that text begins with, -1 without one.
+func escaped(text []byte) rune {
+	if len(text) < 6 || text[0] != '\\' || text[1] != 'u' {
+		return -1
+	}
+	unit, err := strconv.ParseUint(string(text[2:6]), 16, 16)
+	if err != nil {
+		return -1
+	}
+	return rune(unit)
+}
+
+// repeated returns the first key of a valid object that occurred before.
+func repeated(object []byte) string {
+	d := json.NewDecoder(bytes.NewReader(object))
+	seen := make(map[string]bool)
+	var value json.RawMessage
+	for _, err := d.Token(); err == nil && d.More(); err = d.Decode(&value) {
+		token, _ := d.Token()
+		key, _ := token.(string)
+		if seen[key] {
+			return key
+		}
+		seen[key] = true
+	}
+	return ""
 }

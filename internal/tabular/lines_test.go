@@ -124,3 +124,30 @@ func TestAFailingFileIsNamedByItsLine(t *testing.T) {
 type failing struct{ err error }
 
 func (f failing) Read([]byte) (int, error) { return 0, f.err }
+
+// encoding/json keeps the last of two values and puts U+FFFD in the place of half a character.
+func TestALineThatIsReadInTwoWaysIsRefused(t *testing.T) {
+	for _, c := range []struct{ line, want string }{
+		{`{"n":1,"c":"x","n":2}`, `the key "n" occurs twice`},
+		{`{"n":1,"x":{"a":[1]},"c":"a","\u0078":":"}`, `the key "x" occurs twice`},
+		{`{"n":1,"c":"a\ud800"}`, `\ud800 is half of a character`},
+		{`{"n":1,"c":"\uDC00b"}`, `\uDC00 is half of a character`},
+		{`{"n":1,"c":"\ud83d\u0041"}`, `\ud83d is half of a character`},
+		{`{"n":1,"c":"\ud83d\\ude00"}`, `\ud83d is half of a character`},
+		{`{"n":1,"x":["\ud800"]}`, `\ud800 is half of a character`},
+		{`{"n":1,"\ud800":1}`, `\ud800 is half of a character`},
+		{`{"n":1,"c":"\ud83d\ude00 \u00e9 \\ud800 \": {"}`, ""},
+		{`{"n":1,"x":{"n":2,"c":[{"n":3}]},"c":""}`, ""},
+		{` { "n" : 1 , "c" : null } `, ""},
+		{`{"n":1}`, ""},
+	} {
+		rows := schemas.NewRows(3, 1)
+		err := tabular.NewLines(strings.NewReader(c.line), contract()).Read(rows)
+		switch {
+		case c.want == "" && (err != nil || rows.Len() != 1):
+			t.Errorf("%s: %v", c.line, err)
+		case c.want != "" && (err == nil || !strings.Contains(err.Error(), "row 0 (line 1): "+c.want) || rows.Len() != 0):
+			t.Errorf("%s: got %v, want %q", c.line, err, c.want)
+		}
+	}
+}

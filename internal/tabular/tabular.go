@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"strings"
 
 	"github.com/churnstream/churnstream/schemas"
@@ -93,6 +92,11 @@ func (t *Reader) Read(rows *schemas.Rows) error {
 		return io.EOF
 	}
 	t.row++
+	var syntax *csv.ParseError
+	if errors.As(err, &syntax) && errors.Is(err, csv.ErrFieldCount) {
+		return fmt.Errorf("row %d (line %d): %w: found %d, the header line has %d; put a value that holds a comma in quotes",
+			t.row, syntax.StartLine, csv.ErrFieldCount, len(cells), len(t.names))
+	}
 	if err != nil {
 		return fmt.Errorf("row %d: %w", t.row, err) // names the line itself
 	}
@@ -107,7 +111,7 @@ func (t *Reader) Read(rows *schemas.Rows) error {
 		}
 		var err error
 		if numbers[i], categories[i], err = schemas.ParseCell(in.Kind, cell); err == nil {
-			err = check(in, numbers[i], categories[i])
+			err = in.Check(numbers[i], categories[i])
 		}
 		if err != nil {
 			rows.DropLast()
@@ -134,21 +138,4 @@ func (t *Reader) Cell(column string) (text string, ok bool) {
 // Fault makes an error of the row read last that names the place of a column.
 func (t *Reader) Fault(column string, err error) error {
 	return &CellError{Row: t.row, Line: t.line, Column: column, Err: err}
-}
-
-// check holds a value to what its input declares.
-func check(in *schemas.Input, number float64, category []byte) error {
-	missing := math.IsNaN(number)
-	if in.Kind == schemas.Category {
-		missing = category == nil
-	}
-	switch {
-	case missing && !in.Nullable:
-		return errors.New("the value is missing and the input is not nullable")
-	case in.Min != nil && number < *in.Min: // false for NaN
-		return fmt.Errorf("%v is below the least allowed value %v", number, *in.Min)
-	case in.Max != nil && number > *in.Max:
-		return fmt.Errorf("%v is above the largest allowed value %v", number, *in.Max)
-	}
-	return nil
 }

@@ -1,6 +1,7 @@
 package tabular_test
 
 import (
+	"encoding/csv"
 	"errors"
 	"io"
 	"math"
@@ -113,4 +114,26 @@ func FuzzRead(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestARowOfAnotherLengthSaysWhatWasFound(t *testing.T) {
+	r, err := tabular.NewReader(strings.NewReader("n,c,at\n1,\"a\nb\",\n2,Paris, France,\n3,x\n4,y,\n"), contract(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := schemas.NewRows(3, 3)
+	for _, want := range []string{
+		"",
+		"row 1 (line 4): wrong number of fields: found 4, the header line has 3",
+		"row 2 (line 5): wrong number of fields: found 2, the header line has 3",
+		"",
+	} {
+		err := r.Read(rows)
+		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want) || !errors.Is(err, csv.ErrFieldCount)) {
+			t.Errorf("got %v, want %q", err, want)
+		}
+	}
+	if rows.Len() != 2 {
+		t.Errorf("%d rows", rows.Len())
+	}
 }
