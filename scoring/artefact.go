@@ -39,7 +39,7 @@ func Load(dir string) (*Model, error) {
 func load(dir string) (*Model, error) {
 	root, err := os.OpenRoot(dir) // refuses paths and links that lead out of it
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w; want the directory of an artefact, such as `churnstream train` writes", causeOf(err))
 	}
 	defer root.Close()
 
@@ -52,6 +52,9 @@ func load(dir string) (*Model, error) {
 		return nil, fmt.Errorf("%s: %w", ManifestFile, err)
 	}
 	if err := decodeStrict(text, &m.manifest); err != nil {
+		return nil, fmt.Errorf("%s: %w", ManifestFile, err)
+	}
+	if err := checkNumbers(text); err != nil {
 		return nil, fmt.Errorf("%s: %w", ManifestFile, err)
 	}
 	if err := m.manifest.Validate(); err != nil {
@@ -109,15 +112,18 @@ func readVerified(root *os.Root, name string, want File) ([]byte, error) {
 
 func readFile(root *os.Root, name string, limit int64) ([]byte, error) {
 	info, err := root.Stat(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s: %w; want the directory of a whole artefact, such as `churnstream train` writes", name, causeOf(err))
+	}
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%s: %w", name, causeOf(err))
 	}
 	if !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("%s: not a regular file", name)
 	}
 	f, err := root.Open(name)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%s: %w", name, causeOf(err))
 	}
 	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, limit+1))
@@ -128,6 +134,15 @@ func readFile(root *os.Root, name string, limit int64) ([]byte, error) {
 		return nil, fmt.Errorf("%s: more than the %d bytes that are read", name, limit)
 	}
 	return data, nil
+}
+
+// causeOf leaves out the system call and the path, which the caller names.
+func causeOf(err error) error {
+	var at *fs.PathError
+	if errors.As(err, &at) {
+		return at.Err
+	}
+	return err
 }
 
 func digestOf(data []byte) string {

@@ -186,8 +186,22 @@ func TestLoadRefuses(t *testing.T) {
 		damage func(damaged)
 		want   []string
 	}{
-		{"no manifest", func(d damaged) { d.remove(scoring.ManifestFile) }, []string{"manifest.json"}},
-		{"no model", func(d damaged) { d.remove(scoring.ModelFile) }, []string{"model.json"}},
+		{"no manifest", func(d damaged) { d.remove(scoring.ManifestFile) }, []string{": manifest.json: no such file", "`churnstream train` writes"}},
+		{"no model", func(d damaged) { d.remove(scoring.ModelFile) }, []string{": model.json: no such file", "`churnstream train` writes"}},
+		{"no directory", func(d damaged) { d.must(os.RemoveAll(d.dir)) }, []string{": no such file or directory", "`churnstream train` writes"}},
+		{"a file in the place of the directory", func(d damaged) {
+			d.must(os.RemoveAll(d.dir))
+			d.must(os.WriteFile(d.dir, nil, 0o644))
+		}, []string{": not a directory", "`churnstream train` writes"}},
+		{"a threshold that is null", manifest(`"threshold": 0.5`, `"threshold": null`), []string{"manifest.json", "threshold: missing or null"}},
+		{"no threshold", manifest(`"threshold": 0.5,`, ``), []string{"manifest.json", "threshold: missing or null"}},
+		{"a metric that is null", manifest(`"value": 0.9`, `"value": null`), []string{"metrics[0].value: missing or null"}},
+		{"a bound of an interval that is null", manifest(`"low": 0.8`, `"low": null`), []string{"metrics[0].interval.low: missing or null"}},
+		{"a size that is null", func(d damaged) {
+			d.overwrite(scoring.ProfileFile, "")
+			d.write(scoring.ManifestFile, strings.Replace(d.read(scoring.ManifestFile), `"bytes": 0`, `"bytes": null`, 1))
+		}, []string{`files["profile.json"].bytes: missing or null`}},
+		{"a range that the reference rows break", manifest(`"min": 0`, `"min": 1e300`), []string{"reference.jsonl:1", `"tenure"`, "36 is below the least allowed value 1e+300"}},
 		{"a later format", manifest(`"format_version": 1`, `"format_version": 2, "new": 1`), []string{"format_version", "got 2", "reads 1"}},
 		{"a field that is not known", manifest(`"name"`, `"encrypted": true, "name"`), []string{"manifest.json", `"encrypted"`}},
 		{"a path out of the directory", manifest(`"model.json": {`, `"../model.json": {`), []string{`"../model.json"`, "no file of an artefact"}},
@@ -239,7 +253,13 @@ func TestLoadRefuses(t *testing.T) {
 		{"a reference row with another probability", reference(`"probability":0.`, `"probability":0.0`), []string{"reference.jsonl", "row 0", "expected 0.0", "got 0."}},
 		{"a reference row with another margin", reference(`"margin":2.25`, `"margin":2.2500001`), []string{"row 0", "margin", "expected 2.2500001, got 2.25"}},
 		{"a reference row with an unknown input", reference(`"tenure":36`, `"tenur":36`), []string{"reference.jsonl:1", `"tenur"`}},
-		{"a reference row without a required input", reference(`"tenure":12`, `"tenure":null`), []string{"row 1", "got NaN"}},
+		{"a reference row without a required input", reference(`"tenure":12`, `"tenure":null`), []string{"reference.jsonl:2", `"tenure"`, "missing and the input is not nullable"}},
+		{"an absurd background", model(`"background":[0,`, `"background":[1e151,`), []string{"background[0] (tenure)", "1e+151"}},
+		{"an absurd coefficient", model(`"coefficients":[-1,`, `"coefficients":[-1e151,`), []string{"coefficients[0] (tenure)", "-1e+151"}},
+		{"an absurd intercept", model(`"intercept":-0.75`, `"intercept":1e151`), []string{"intercept 1e+151"}},
+		{"an absurd mean", model(`"mean":[24,`, `"mean":[1e151,`), []string{"steps[1]", `"tenure"`, "1e+151"}},
+		{"an absurd scale", model(`"scale":[12,`, `"scale":[1e151,`), []string{"steps[1]", `"tenure"`, "1e+151"}},
+		{"an absurd imputed value", model(`"values":[50]`, `"values":[1e151]`), []string{"steps[0]", `"spend"`, "1e+151"}},
 		{"a reference row without a probability", reference(`"probability":`, `"margin":`), []string{"reference.jsonl:1"}},
 		{"no reference rows", func(d damaged) { d.overwrite(scoring.ReferenceFile, "") }, []string{"no rows"}},
 		{"a profile that is no JSON", func(d damaged) { d.overwrite(scoring.ProfileFile, "{") }, []string{"profile.json", "not JSON"}},

@@ -71,8 +71,8 @@ func compileLinear(contract schemas.Contract, columns []column, features []strin
 	if len(model.Coefficients) != len(columns) {
 		return nil, fmt.Errorf("%d coefficients for %d features", len(model.Coefficients), len(columns))
 	}
-	if !finite(model.Intercept) {
-		return nil, fmt.Errorf("intercept %v is not finite", model.Intercept)
+	if !bounded(model.Intercept) {
+		return nil, fmt.Errorf("intercept %v is not a number from -%g to %g", model.Intercept, LargestNumber, LargestNumber)
 	}
 	e := &linear{intercept: model.Intercept, bias: model.Intercept}
 	for _, in := range contract.Inputs {
@@ -83,8 +83,8 @@ func compileLinear(contract schemas.Contract, columns []column, features []strin
 	for i, c := range columns {
 		w := model.Coefficients[i]
 		offset := w * background[i]
-		if !finite(w) || !finite(offset) {
-			return nil, fmt.Errorf("coefficients[%d] (%s): %v with background %v is not finite", i, features[i], w, background[i])
+		if !bounded(w) {
+			return nil, fmt.Errorf("coefficients[%d] (%s): %v is not a number from -%g to %g", i, features[i], w, LargestNumber, LargestNumber)
 		}
 		e.bias += offset
 		used[c.input] = true

@@ -140,6 +140,46 @@ func (m *Manifest) Validate() error {
 	return errors.Join(faults...)
 }
 
+// checkNumbers refuses a required number of the manifest that is absent or null: encoding/json would leave it at 0.
+func checkNumbers(manifest []byte) error {
+	var m struct {
+		Threshold *number `json:"threshold"`
+		Files     map[string]struct {
+			Bytes *number `json:"bytes"`
+		} `json:"files"`
+		Metrics []struct {
+			Value    *number `json:"value"`
+			Interval *struct {
+				Low   *number `json:"low"`
+				High  *number `json:"high"`
+				Level *number `json:"level"`
+			} `json:"interval"`
+		} `json:"metrics"`
+	}
+	if err := json.Unmarshal(manifest, &m); err != nil {
+		return err
+	}
+	var faults []error
+	require := func(x *number, example, key string, args ...any) {
+		if x == nil {
+			faults = append(faults, fmt.Errorf("%s: missing or null, want a number such as %s", fmt.Sprintf(key, args...), example))
+		}
+	}
+	require(m.Threshold, "0.5", "threshold")
+	for _, name := range sortedKeys(m.Files) {
+		require(m.Files[name].Bytes, "1024", "files[%q].bytes", name)
+	}
+	for i, metric := range m.Metrics {
+		require(metric.Value, "0.8", "metrics[%d].value", i)
+		if c := metric.Interval; c != nil {
+			require(c.Low, "0.7", "metrics[%d].interval.low", i)
+			require(c.High, "0.9", "metrics[%d].interval.high", i)
+			require(c.Level, "0.95", "metrics[%d].interval.level", i)
+		}
+	}
+	return errors.Join(faults...)
+}
+
 // Bounds on what is read before its digest has been seen to be right, and on counts that would
 // make memory grow out of proportion to the file.
 const (
@@ -185,6 +225,13 @@ func decodeStrict(data []byte, into any) error {
 }
 
 func finite(x float64) bool { return !math.IsNaN(x) && !math.IsInf(x, 0) }
+
+// LargestNumber bounds the size of every number in model.json. Squares and products of two of them are finite, and no
+// quantity that people measure comes near it.
+const LargestNumber = 1e150
+
+// bounded is false for NaN.
+func bounded(x float64) bool { return math.Abs(x) <= LargestNumber }
 
 func sortedKeys[V any](m map[string]V) []string {
 	keys := make([]string, 0, len(m))

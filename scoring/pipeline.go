@@ -318,8 +318,8 @@ func (s Impute) apply(t *table) error {
 			return err
 		case c.filled || c.scaled:
 			return fmt.Errorf("column %q was imputed or scaled before; impute it once, ahead of scaling", name)
-		case !finite(s.Values[i]):
-			return fmt.Errorf("column %q: the value %v is not finite", name, s.Values[i])
+		case !bounded(s.Values[i]):
+			return fmt.Errorf("column %q: the value %v is not a number from -%g to %g", name, s.Values[i], LargestNumber, LargestNumber)
 		}
 		c.fill, c.filled = s.Values[i], true
 		t.columns[name] = c
@@ -338,8 +338,8 @@ func (s StandardScale) apply(t *table) error {
 			return err
 		case c.scaled:
 			return fmt.Errorf("column %q was scaled before; a second scaling is not supported", name)
-		case !finite(s.Mean[i]) || !finite(s.Scale[i]) || s.Scale[i] <= 0:
-			return fmt.Errorf("column %q: mean %v and scale %v, want a finite mean and a scale above 0", name, s.Mean[i], s.Scale[i])
+		case !bounded(s.Mean[i]) || !bounded(s.Scale[i]) || s.Scale[i] <= 0:
+			return fmt.Errorf("column %q: mean %v and scale %v, want a mean from -%g to %g and a scale above 0 up to %g", name, s.Mean[i], s.Scale[i], LargestNumber, LargestNumber, LargestNumber)
 		}
 		c.mean, c.scale, c.scaled = s.Mean[i], s.Scale[i], true
 		t.columns[name] = c
@@ -398,8 +398,8 @@ func (p *Pipeline) compile(contract schemas.Contract) (*linear, error) {
 			return nil, fmt.Errorf("features[%d]: column %q is a category; encode it by a step first", i, name)
 		case seen[name]:
 			return nil, fmt.Errorf("features[%d]: %q is listed twice", i, name)
-		case !finite(p.Background[i]):
-			return nil, fmt.Errorf("background[%d] (%s): %v is not finite", i, name, p.Background[i])
+		case !bounded(p.Background[i]):
+			return nil, fmt.Errorf("background[%d] (%s): %v is not a number from -%g to %g", i, name, p.Background[i], LargestNumber, LargestNumber)
 		case c.number && !c.filled && contract.Inputs[c.input].Nullable:
 			return nil, fmt.Errorf("features[%d]: input %q may be missing and the model cannot take a missing number; add an impute step", i, name)
 		}

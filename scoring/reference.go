@@ -116,6 +116,13 @@ func (m *Model) verify(data []byte) (int, error) {
 		if err := contract.ReadJSON(rows, line.Inputs); err != nil {
 			return 0, fmt.Errorf("%s:%d: %w", ReferenceFile, number, err)
 		}
+		values, categories := rows.Row(rows.Len() - 1)
+		for i := range contract.Inputs {
+			in := &contract.Inputs[i]
+			if err := in.Check(values[i], categories[i]); err != nil {
+				return 0, fmt.Errorf("%s:%d: input %q: %w: manifest and reference rows are not of the same model", ReferenceFile, number, in.Name, err)
+			}
+		}
 		expected = append(expected, line)
 		if len(expected) == batch {
 			if err := check(); err != nil {
