@@ -41,7 +41,7 @@ type figures struct{ auc, brier, logLoss, accuracy float64 }
 // and Tibshirani 1993, chapter 13; Field and Welsh 2007 for clusters.)
 func evaluate(churn []bool, probabilities []float64, customers []string, threshold float64, seed uint64) ([]scoring.Metric, error) {
 	if len(churn) == 0 {
-		return nil, errors.New("no held-out rows; raise split.test_fraction")
+		return nil, errors.New("no held-out rows")
 	}
 	s := newSample(churn, probabilities, customers, threshold)
 	weights := make([]float64, s.customers)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"os/exec"
 	"slices"
@@ -49,6 +50,12 @@ func fit(s *Specification, t *Table, from Provenance) (*scoring.Artefact, error)
 		} else {
 			training = append(training, i)
 		}
+	}
+	if err := s.checkSplit(t, len(training), len(heldOut)); err != nil {
+		return nil, err
+	}
+	if err := s.checkSizes(t); err != nil {
+		return nil, err
 	}
 	population, test := t.subset(training), t.subset(heldOut)
 	fitted, err := population.undersampled(s.Model)
@@ -104,6 +111,50 @@ func fit(s *Specification, t *Table, from Provenance) (*scoring.Artefact, error)
 	margins, probabilities := learned.design(rows).probabilities(weights)
 	a.Reference = scoring.Reference{Rows: rows, Margin: margins, Probability: probabilities}
 	return a, nil
+}
+
+// checkSplit finds that the split by customer leaves nothing to train on or nothing to evaluate on.
+func (s *Specification) checkSplit(t *Table, training, heldOut int) error {
+	if s.Split.TestFraction == 0 || training > 0 && heldOut > 0 {
+		return nil
+	}
+	customers := make(map[string]bool)
+	for _, customer := range t.Customer {
+		customers[customer] = true
+	}
+	rows := training + heldOut
+	switch {
+	case rows == 0:
+		return errors.New("the table has no rows")
+	case len(customers) == 1:
+		side := "training, so that none is held out"
+		if training == 0 {
+			side = "what is held out, so that none is left for training"
+		}
+		return fmt.Errorf("split: all %d rows belong to the one customer %q, and the split, which is by customer, took them all into %s: "+
+			"name under customer the column that tells customers apart (now %q), or set split.test_fraction: 0", rows, t.Customer[0], side, s.Customer)
+	case heldOut == 0:
+		return fmt.Errorf("split: no held-out rows: none of the %d rows of %d customers was drawn at split.test_fraction: %v; "+
+			"add rows, raise split.test_fraction, or set split.test_fraction: 0 to train without metrics", rows, len(customers), s.Split.TestFraction)
+	default:
+		return fmt.Errorf("split: no rows for training: all %d rows of %d customers were held out at split.test_fraction: %v; "+
+			"add rows, lower split.test_fraction, or set split.test_fraction: 0 to train without metrics", rows, len(customers), s.Split.TestFraction)
+	}
+}
+
+// checkSizes names every column whose numbers are so large that their scaling would overflow.
+func (s *Specification) checkSizes(t *Table) error {
+	var faults []error
+	for i, in := range s.Inputs {
+		for row := range t.Rows.Len() {
+			if numbers, _ := t.Rows.Row(row); math.Abs(numbers[i]) > scoring.LargestNumber { // false for NaN
+				faults = append(faults, fmt.Errorf("column %q of the input %q: row %d holds %v, and beyond %g the scaling overflows: "+
+					"give the column in a larger unit, correct the value, or list the column under drop", in.Column, in.Name, row, numbers[i], scoring.LargestNumber))
+				break
+			}
+		}
+	}
+	return errors.Join(faults...)
 }
 
 // regress learns the transforms and fits the regression on all rows of a table.

@@ -443,7 +443,7 @@ func TestTableErrorsNameLineAndColumn(t *testing.T) {
 		{"no customer", header + ",1,pro,2024-01-01,,no\n", `column "id": the customer's key is empty`},
 		{"no label", header + "2,1,pro,2024-01-01,,\n", `column "churned": the label is empty`},
 		{"a third label", header + good + "2,1,pro,2024-01-01,,no\n3,1,pro,2024-01-01,,maybe\n", `(line 5), column "churned": "maybe" is a third value`},
-		{"too few cells", header + good + "2,1,pro\n", "line 4"},
+		{"too few cells", header + good + "2,1,pro\n", "row 1 (line 4): wrong number of fields: found 3, the header line has 6"},
 		{"a quote astray", header + "2,\"1\"x,pro,2024-01-01,,no\n", "line 2"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -462,7 +462,18 @@ func TestFitRefusesWhatCannotBeLearned(t *testing.T) {
 		fmt.Fprintf(&oneLabel, "%d,%d,pro,2024-01-01,,no\n", i, i)
 		fmt.Fprintf(&noPlan, "%d,%d,,2024-01-01,,%s\n", i, i, []string{"yes", "no"}[i%2])
 	}
+	var oneCustomer, large strings.Builder
+	for i := range 60 {
+		fmt.Fprintf(&oneCustomer, "acme,%d,pro,2024-01-01,,%s\n", i, []string{"yes", "no"}[i%2])
+		fmt.Fprintf(&large, "%d,%d,pro,2024-01-01,,%s\n", i, i, []string{"yes", "no"}[i%2])
+	}
+	large.WriteString("60,1e308,pro,2024-01-01,,no\n")
 	for _, c := range []struct{ name, rows, want string }{
+		{"two customers, none of them held out", "0,1,pro,2024-01-01,,yes\n4,2,pro,2024-01-01,,no\n", "none of the 2 rows of 2 customers was drawn at split.test_fraction: 0.2; add rows, raise split.test_fraction, or set split.test_fraction: 0"},
+		{"two customers, both held out", "1,1,pro,2024-01-01,,yes\n2,2,pro,2024-01-01,,no\n", "all 2 rows of 2 customers were held out at split.test_fraction: 0.2"},
+		{"one customer in all rows", oneCustomer.String(), `all 60 rows belong to the one customer "acme", and the split, which is by customer, took them all into training`},
+		{"one customer in all rows, held out", "1,1,pro,2024-01-01,,yes\n1,2,pro,2024-01-01,,no\n", `all 2 rows belong to the one customer "1", and the split, which is by customer, took them all into what is held out`},
+		{"a number that overflows when it is scaled", large.String(), `column "Tenure Days" of the input "tenure": row 60 holds 1e+308`},
 		{"one label only", oneLabel.String(), "both are needed"},
 		{"an input that is always missing", noPlan.String(), `input "plan": every training row misses it`},
 	} {
