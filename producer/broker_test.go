@@ -99,6 +99,10 @@ func (c *cluster) topic(partitions int32) string {
 	req := kmsg.NewPtrCreateTopicsRequest()
 	topic := kmsg.NewCreateTopicsRequestTopic()
 	topic.Topic, topic.NumPartitions, topic.ReplicationFactor = name, partitions, 1
+	// The records of the tests are dated long ago: a real broker would delete them half a minute after its start.
+	keep := kmsg.NewCreateTopicsRequestTopicConfig()
+	keep.Name, keep.Value = "retention.ms", kmsg.StringPtr("-1")
+	topic.Configs = append(topic.Configs, keep)
 	req.Topics = append(req.Topics, topic)
 	req.TimeoutMillis = 10_000
 	resp, err := req.RequestWith(c.context(), c.oracle)
@@ -173,10 +177,25 @@ func (c *cluster) offset(group, topic string, partition int32) int64 {
 		req.Groups = append(req.Groups, g)
 		req.RequireStable = true
 		resp, err := req.RequestWith(c.context(), c.oracle)
+		if err != nil && kerr.IsRetriable(err) {
+			continue // a fresh broker has no coordinator yet
+		}
 		if err != nil {
 			c.t.Fatal(err)
 		}
-		if len(resp.Groups) == 0 || len(resp.Groups[0].Topics) == 0 {
+		if len(resp.Groups) == 0 {
+			return -1
+		}
+		if err := kerr.ErrorForCode(resp.Groups[0].ErrorCode); err != nil {
+			if errors.Is(err, kerr.GroupIDNotFound) {
+				return -1
+			}
+			if !kerr.IsRetriable(err) {
+				c.t.Fatalf("fetch offsets of %s: %v", group, err)
+			}
+			continue
+		}
+		if len(resp.Groups[0].Topics) == 0 {
 			return -1
 		}
 		p := resp.Groups[0].Topics[0].Partitions[0]

@@ -279,6 +279,7 @@ const (
 	codeTopicAuthorization      int16 = 29
 	codeGroupAuthorization      int16 = 30
 	codeClusterAuthorization    int16 = 31
+	codeInvalidTimestamp        int16 = 32
 	codeUnsupportedVersion      int16 = 35
 	codeInvalidTxnState         int16 = 48
 	codeInvalidTxnTimeout       int16 = 50
@@ -346,6 +347,8 @@ func (o operation) remedy(code int16) string {
 		return "needs IDEMPOTENT_WRITE on the cluster"
 	case codeTxnIDAuthorization:
 		return fmt.Sprintf("needs WRITE on TransactionalId %s", o.transactionalID)
+	case codeInvalidTimestamp:
+		return fmt.Sprintf("topic %s refuses the time of an event: raise its message.timestamp.before.max.ms or message.timestamp.after.max.ms", topic)
 	case codeInvalidTxnTimeout:
 		return "transaction_timeout exceeds the broker's transaction.max.timeout.ms"
 	case codeUnsupportedVersion:

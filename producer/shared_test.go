@@ -481,6 +481,77 @@ func TestEndOfRunTellsTheUnitsAndEndsTheTransaction(t *testing.T) {
 	})
 }
 
+func TestUnitsThatWaitWhenRunEndsAreToldSo(t *testing.T) {
+	t.Parallel()
+	k := newSharedKit(t, testBrokers(t), DefaultConfig(), 2)
+	if err := k.r.begin(k.context()); err != nil {
+		t.Fatal(err)
+	}
+	for i := range k.units {
+		k.fill(t, i, "lost")
+		k.hand(i, anyMember(k.group), 1)
+	}
+	ended, cancel := context.WithCancel(context.Background())
+	cancel()
+	k.r.transact(ended)
+	for i, u := range k.units {
+		err := u.ended(<-u.done)
+		if !errors.Is(err, ErrStopped) || errors.Is(err, context.Canceled) { // nobody's own context has ended
+			t.Errorf("unit %d was told %v", i, err)
+		}
+	}
+	if got := values(k.committed(k.out, 2)); len(got) != 0 {
+		t.Fatalf("visible: %q", got)
+	}
+}
+
+func TestUnitsThatComeDuringAHoldAreOfTheNextTransaction(t *testing.T) {
+	t.Parallel()
+	k := newSharedKit(t, testBrokers(t), DefaultConfig(), 2)
+	k.fill(t, 0, "held")
+	k.hand(0, gone(k.group), 1)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		k.r.transact(k.context())
+	}()
+	held, other := k.units[0], k.units[1]
+	if err := held.ended(<-held.done); !errors.Is(err, ErrStaleMember) {
+		t.Fatal(err)
+	}
+	k.fill(t, 1, "next")
+	other.member, other.offsets = anyMember(k.group), []Offset{{k.in, 1, 1}}
+	k.r.commits <- other
+	if err := k.unit(k.r.Shared).Begin(k.context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := held.Commit(k.context(), anyMember(k.group), []Offset{{k.in, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	<-ended
+	if _, answered := k.outcome(1); answered || len(k.r.waiting) != 1 {
+		t.Fatal("the other unit does not wait for the next transaction")
+	}
+	k.r.transact(k.context())
+	k.mustEnd(t, 1, nil)
+	if got := values(k.committed(k.out, 2)); !slices.Equal(got, []string{"0 held", "1 next"}) {
+		t.Fatalf("visible: %q", got)
+	}
+}
+
+func TestBeginSaysWhyThereIsNoProducerAndAsksAgain(t *testing.T) {
+	t.Parallel()
+	cluster := newFake(t)
+	c := connect(t, cluster.ListenAddrs())
+	s, _ := c.running(DefaultConfig(), uniqueName("tx"))
+	u := c.unit(s)
+	cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.InitProducerID}, Err: kerr.TransactionalIDAuthorizationFailed})
+	if err := u.Begin(c.context()); !errors.Is(err, kafka.TransactionalIDAuthorizationFailed) {
+		t.Fatalf("got %v", err)
+	}
+	mustBegin(t, c.context(), u)
+}
+
 func TestUnitWhoseContextEndsBeforeTheHandOverGoesOn(t *testing.T) {
 	t.Parallel()
 	c := connect(t, testBrokers(t))
