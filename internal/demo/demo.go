@@ -4,6 +4,7 @@
 package demo
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -57,13 +58,17 @@ type Demo struct {
 // New prepares a run that is shown on display.
 func New(cfg Config, display *Display) *Demo { return &Demo{cfg: cfg, display: display} }
 
-// Run shows everything and sums it up. The end of ctx is one of the ways to end it, not an error.
+// Run shows everything and sums it up. The end of ctx is one of the ways to end it, not an error. A display that cannot
+// be written to ends it, too, with that error.
 func (d *Demo) Run(ctx context.Context) (Summary, error) {
 	dir, err := os.MkdirTemp("", "churnstream-demo-")
 	if err != nil {
 		return Summary{}, err
 	}
 	defer os.RemoveAll(dir)
+	ctx, end := context.WithCancel(ctx)
+	defer end()
+	d.display.onFault(end)
 	p, err := d.prepare(ctx, dir)
 	if err != nil {
 		return Summary{}, err
@@ -75,7 +80,7 @@ func (d *Demo) Run(ctx context.Context) (Summary, error) {
 	g.Go(func() error { return p.registry.Run(run) })
 	summary, err := d.stream(ctx, run, p)
 	stop()
-	return summary, errors.Join(err, g.Wait())
+	return summary, errors.Join(cmp.Or(d.display.err(), err), g.Wait())
 }
 
 // parts are what the demo embeds.

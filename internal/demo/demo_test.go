@@ -3,6 +3,8 @@ package demo
 import (
 	"bytes"
 	"context"
+	"errors"
+	"os"
 	"regexp"
 	"strings"
 	"testing"
@@ -59,6 +61,28 @@ func TestDemoEndsByItsContextWithASummary(t *testing.T) {
 	s, err := New(Config{Rate: 10_000, Seed: 1, Started: time.Now(), Log: zerolog.Nop()}, NewDisplay(until)).Run(ctx)
 	if err != nil || s.Events == 0 || s.Scores+s.DeadLetters != s.Events {
 		t.Errorf("%+v, %v", s, err)
+	}
+}
+
+func TestDemoEndsWhenNobodyReadsAndLeavesNothingBehind(t *testing.T) {
+	temporary := t.TempDir()
+	t.Setenv("TMPDIR", temporary)
+	gone := errors.New("gone")
+	lines := 0
+	head := writerFunc(func(p []byte) (int, error) {
+		if lines++; lines > 1 {
+			return 0, gone
+		}
+		return len(p), nil
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	_, err := New(Config{Rate: 100, Seed: 1, Started: time.Now(), Log: zerolog.Nop()}, NewDisplay(head)).Run(ctx)
+	if !errors.Is(err, gone) || ctx.Err() != nil {
+		t.Errorf("ended with %v (%v)", err, ctx.Err())
+	}
+	if left, err := os.ReadDir(temporary); err != nil || len(left) != 0 {
+		t.Errorf("left behind: %v, %v", left, err)
 	}
 }
 

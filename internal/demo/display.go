@@ -17,8 +17,10 @@ const showEvery = 250 * time.Millisecond
 
 // Display prints what happens as lines, on a terminal or into a pipe alike.
 type Display struct {
-	mu  sync.Mutex
-	out io.Writer
+	mu     sync.Mutex
+	out    io.Writer
+	fault  error  // the first; nothing is written after it
+	failed func() // called at the fault; nil: nobody wants to know
 }
 
 // NewDisplay prints to out.
@@ -27,7 +29,26 @@ func NewDisplay(out io.Writer) *Display { return &Display{out: out} }
 func (d *Display) printf(format string, args ...any) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	fmt.Fprintf(d.out, format, args...)
+	if d.fault != nil {
+		return
+	}
+	if _, d.fault = fmt.Fprintf(d.out, format, args...); d.fault != nil && d.failed != nil {
+		d.failed()
+	}
+}
+
+// onFault sets what is called when the reader of the display has gone away.
+func (d *Display) onFault(failed func()) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.failed = failed
+}
+
+// err is the first fault of writing.
+func (d *Display) err() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.fault
 }
 
 func (d *Display) trained(t *example.Telco) {
