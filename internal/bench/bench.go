@@ -35,6 +35,9 @@ type Config struct {
 	BrokerPID  int // of a broker on this machine; 0: its CPU time is not measured
 }
 
+// ErrInterrupted is the end of a measurement whose context ended first.
+var ErrInterrupted = errors.New("interrupted before everything was measured")
+
 // Program is something that reads the events' topic and writes the scores' one.
 type Program string
 
@@ -84,8 +87,17 @@ func New(cfg Config, command func(context.Context, Program, config.Config) (*exe
 	return &Bench{cfg: cfg, command: command, source: source, report: report, name: "bench-" + strconv.FormatUint(rand.Uint64(), 36)}
 }
 
-// Run measures throughput on a backlog, round after round, then the worker's latency at a fixed rate.
-func (b *Bench) Run(ctx context.Context) (result Result, err error) {
+// Run measures throughput on a backlog, round after round, then the worker's latency at a fixed rate. When ctx ends
+// before that is done, it ends within two seconds with ErrInterrupted.
+func (b *Bench) Run(ctx context.Context) (Result, error) {
+	result, err := b.measure(ctx)
+	if err != nil && ctx.Err() != nil { // whatever broke then, broke by that
+		return result, ErrInterrupted
+	}
+	return result, err
+}
+
+func (b *Bench) measure(ctx context.Context) (result Result, err error) {
 	result = Result{Events: b.cfg.Events, Partitions: b.cfg.Partitions, Delivery: string(b.cfg.Worker.Delivery)}
 	s, err := Open(ctx, b.cfg.Worker.Brokers, b.cfg.Worker.Security)
 	if err != nil {
@@ -109,7 +121,7 @@ func (b *Bench) throughput(ctx context.Context, s *Session, result *Result) (err
 	if err := s.CreateTopics(ctx, b.cfg.Worker.CreateTopics, connect.TopicSpec{Name: events, Key: "topics.events"}); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, s.DeleteTopics(context.WithoutCancel(ctx), events)) }()
+	defer func() { err = errors.Join(err, s.Discard(ctx, events)) }()
 	b.report("publishing a backlog of %d events", b.cfg.Events)
 	if err := s.Fill(ctx, events, b.cfg.Events, b.source); err != nil {
 		return err
@@ -147,7 +159,7 @@ func (b *Bench) drain(ctx context.Context, s *Session, program Program, events s
 	if err := s.CreateTopics(ctx, cfg.CreateTopics, worker.Topics(cfg)...); err != nil {
 		return t, err
 	}
-	defer func() { err = errors.Join(err, s.DeleteTopics(context.WithoutCancel(ctx), outputs(cfg)...)) }()
+	defer func() { err = errors.Join(err, s.Discard(ctx, outputs(cfg)...)) }()
 	command, err := b.command(ctx, program, cfg)
 	if err != nil {
 		return t, err
@@ -205,7 +217,7 @@ func (b *Bench) latency(ctx context.Context, s *Session) (_ *Latency, err error)
 		return nil, err
 	}
 	defer func() {
-		err = errors.Join(err, s.DeleteTopics(context.WithoutCancel(ctx), append(outputs(cfg), cfg.Topics.Events)...))
+		err = errors.Join(err, s.Discard(ctx, append(outputs(cfg), cfg.Topics.Events)...))
 	}()
 	command, err := b.command(ctx, Worker, cfg)
 	if err != nil {

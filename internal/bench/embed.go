@@ -25,10 +25,11 @@ type Embedded struct {
 	sent   int
 }
 
-// Embed starts the parts, trains a model into dir and points cfg at them.
+// Embed starts the parts, trains a model into dir and points cfg at them. They run until Close: when ctx ends, the
+// programs and topics of a measurement are still to be ended and deleted.
 func Embed(ctx context.Context, cfg *config.Config, dir, version string) (*Embedded, error) {
-	ctx, stop := context.WithCancel(ctx)
-	g, ctx := errgroup.WithContext(ctx)
+	run, stop := context.WithCancel(context.WithoutCancel(ctx))
+	g, run := errgroup.WithContext(run)
 	e := &Embedded{stop: stop, group: g}
 	if len(cfg.Brokers) == 0 {
 		broker := devbroker.DefaultConfig()
@@ -37,14 +38,14 @@ func Embed(ctx context.Context, cfg *config.Config, dir, version string) (*Embed
 		if err != nil {
 			return nil, errors.Join(err, e.Close())
 		}
-		g.Go(func() error { return b.Run(ctx) })
+		g.Go(func() error { return b.Run(run) })
 		cfg.Brokers = b.Addrs()
 	}
 	registry, err := devregistry.New(devregistry.Config{Listen: "127.0.0.1:0"})
 	if err != nil {
 		return nil, errors.Join(err, e.Close())
 	}
-	g.Go(func() error { return registry.Run(ctx) })
+	g.Go(func() error { return registry.Run(run) })
 	cfg.Registry.URLs, cfg.Model = []string{registry.URL()}, dir
 	if err := e.prepare(ctx, cfg, version); err != nil {
 		return nil, errors.Join(err, e.Close())

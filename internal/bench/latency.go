@@ -43,11 +43,11 @@ type Latency struct {
 const patience = 30 * time.Second
 
 // Latency runs a command, publishes at the rate and reads the scores in this same process, so that one clock times both.
-func (s *Session) Latency(ctx context.Context, command *exec.Cmd, l Load) (Latency, error) {
+func (s *Session) Latency(interrupt context.Context, command *exec.Cmd, l Load) (Latency, error) {
 	if l.Sent == nil {
 		l.Sent = func(r *consumer.Record) (int64, error) { return r.Timestamp, nil }
 	}
-	starts, err := tail.Starts(ctx, s.client, l.Scores, consumer.Earliest)
+	starts, err := tail.Starts(interrupt, s.client, l.Scores, consumer.Earliest)
 	if err != nil {
 		return Latency{}, err
 	}
@@ -55,14 +55,14 @@ func (s *Session) Latency(ctx context.Context, command *exec.Cmd, l Load) (Laten
 	if err != nil {
 		return Latency{}, err
 	}
-	defer p.stop()
+	defer p.stop(interrupt)
 	total := l.WarmUp + l.Measure
 	begin := time.Now().Add(l.WarmUp)
 	want := int(l.Rate * total.Seconds())
 	var seen int
 	var ms []float64
 	var cpu time.Duration
-	ctx, stop := context.WithTimeoutCause(ctx, total+patience, fmt.Errorf("not all scores arrived within %v of the last event", patience))
+	ctx, stop := context.WithTimeoutCause(interrupt, total+patience, fmt.Errorf("not all scores arrived within %v of the last event", patience))
 	defer stop()
 	work, done := context.WithCancel(ctx)
 	defer done()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/rs/zerolog"
 	"github.com/segmentio/kafka-go"
@@ -90,9 +91,29 @@ func (s *Session) DeleteTopics(ctx context.Context, topics ...string) error {
 	return err
 }
 
+// Of what is cleaned up: the time for one deletion, and the time where the measurement has been interrupted.
+const (
+	discardWithin            = 30 * time.Second
+	discardWithinInterrupted = 400 * time.Millisecond
+)
+
+// Discard deletes topics though ctx may have ended.
+func (s *Session) Discard(ctx context.Context, topics ...string) error {
+	limit := discardWithin
+	if ctx.Err() != nil {
+		limit = discardWithinInterrupted
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
+	defer cancel()
+	return s.DeleteTopics(ctx, topics...)
+}
+
 // Fill publishes n events, as fast as the broker takes them.
 func (s *Session) Fill(ctx context.Context, topic string, n int, source feed.Source) error {
 	sent, err := feed.Run(ctx, feed.Config{Topic: topic, Limit: n}, s.publisher, source, nil)
+	if err == nil && ctx.Err() != nil {
+		err = ctx.Err()
+	}
 	if err == nil && sent < n {
 		err = fmt.Errorf("only %d of %d events were published", sent, n)
 	}

@@ -61,7 +61,7 @@ func (s *Session) Drain(ctx context.Context, command *exec.Cmd, b Backlog) (t Th
 	if err != nil {
 		return t, err
 	}
-	defer p.stop()
+	defer p.stop(ctx)
 	samples := []sample{{}}
 	for last := samples[0]; last.done < int64(b.Events); {
 		select {
@@ -149,14 +149,22 @@ func (p *process) ended() error {
 	return fmt.Errorf("%s ended before it was measured: %s", p.command.Path, p.command.ProcessState)
 }
 
-// farewell is how long a program may take to end.
-const farewell = 30 * time.Second
+// Of a program that is asked to end: the time it may take, and the time where the measurement has been interrupted and
+// nobody looks at what it leaves.
+const (
+	farewell            = 30 * time.Second
+	farewellInterrupted = time.Second
+)
 
-func (p *process) stop() {
+func (p *process) stop(ctx context.Context) {
+	limit := farewell
+	if ctx.Err() != nil {
+		limit = farewellInterrupted
+	}
 	_ = p.command.Process.Signal(syscall.SIGTERM) // fails where it has ended already
 	select {
 	case <-p.exited:
-	case <-time.After(farewell):
+	case <-time.After(limit):
 		_ = p.command.Process.Kill()
 		<-p.exited
 	}
