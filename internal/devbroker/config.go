@@ -52,6 +52,9 @@ func DefaultConfig() Config {
 	return Config{Listen: "127.0.0.1:9092", Brokers: 1, Partitions: 4}
 }
 
+// maxPartitions of a topic: each is memory, and files where there is a data directory.
+const maxPartitions = 10_000
+
 // topicName is Kafka's rule for topic names.
 var topicName = regexp.MustCompile(`^[a-zA-Z0-9._-]{1,249}$`)
 
@@ -66,8 +69,8 @@ func (c Config) Validate() error {
 	if c.Brokers < 1 {
 		errs = append(errs, fmt.Errorf("brokers: %d; want at least 1", c.Brokers))
 	}
-	if c.Partitions < 1 {
-		errs = append(errs, fmt.Errorf("partitions: %d; want at least 1, e.g. 4", c.Partitions))
+	if c.Partitions < 1 || c.Partitions > maxPartitions {
+		errs = append(errs, fmt.Errorf("partitions: %d; want 1 to %d, e.g. 4", c.Partitions, maxPartitions))
 	}
 	if c.SyncWrites && c.DataDir == "" {
 		errs = append(errs, errors.New("sync_writes: needs a data directory, e.g. .build/broker"))
@@ -77,8 +80,8 @@ func (c Config) Validate() error {
 		if !topicName.MatchString(t.Name) || t.Name == "." || t.Name == ".." {
 			errs = append(errs, fmt.Errorf("topics[%d]: name %q; want letters, digits, '.', '_' or '-', at most 249, e.g. customer-activity", i, t.Name))
 		}
-		if t.Partitions < 0 {
-			errs = append(errs, fmt.Errorf("topics[%d]: %d partitions; want at least 1, or 0 for the default", i, t.Partitions))
+		if t.Partitions < 0 || t.Partitions > maxPartitions {
+			errs = append(errs, fmt.Errorf("topics[%d]: %d partitions; want 1 to %d, or 0 for the default", i, t.Partitions, maxPartitions))
 		}
 		if seen[t.Name] {
 			errs = append(errs, fmt.Errorf("topics[%d]: %q is listed twice", i, t.Name))
