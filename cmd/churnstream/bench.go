@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -39,8 +41,8 @@ and Writer (at least once). With --rounds they take turns; the figures are media
 			if err := checkOutput("--output", output); err != nil {
 				return err
 			}
-			if cfg.Events < 1 || cfg.Partitions < 1 || cfg.Rounds < 1 || cfg.Rate < 0 {
-				return usageError(fmt.Errorf("--events, --partitions and --rounds must be at least 1, --rate not below 0"))
+			if err := checkBench(cfg, reasons, config.Delivery(delivery)); err != nil {
+				return err
 			}
 			dir, err := os.MkdirTemp("", "churnstream-bench-")
 			if err != nil {
@@ -79,6 +81,27 @@ and Writer (at least once). With --rounds they take turns; the figures are media
 	return cmd
 }
 
+func checkBench(cfg bench.Config, reasons int, delivery config.Delivery) error {
+	faults := []error{
+		checkRange("--events", cfg.Events, 1, math.MaxInt),
+		checkRange("--partitions", cfg.Partitions, 1, maxPartitions),
+		checkRange("--rounds", cfg.Rounds, 1, math.MaxInt),
+		checkRange("--reasons", reasons, 0, 100),
+		checkRange("--broker-pid", cfg.BrokerPID, 0, math.MaxInt32),
+		checkRate(cfg.Rate, "leave the latency part out"),
+	}
+	if cfg.WarmUp < 0 {
+		faults = append(faults, usageError(fmt.Errorf("--warm-up: %v is negative", cfg.WarmUp)))
+	}
+	if cfg.Measure <= 0 {
+		faults = append(faults, usageError(fmt.Errorf("--measure: %v is not above 0, for example 20s", cfg.Measure)))
+	}
+	if delivery != config.ExactlyOnce && delivery != config.AtLeastOnce {
+		faults = append(faults, usageError(fmt.Errorf("--delivery: %q is neither %s nor %s", delivery, config.ExactlyOnce, config.AtLeastOnce)))
+	}
+	return errors.Join(faults...)
+}
+
 // newBenchProgram makes the command that is started for --compare.
 func newBenchProgram(s streams) *cobra.Command {
 	var path string
@@ -86,11 +109,11 @@ func newBenchProgram(s streams) *cobra.Command {
 		Use:    "program " + string(bench.PassThrough) + "|" + string(bench.PlainLoop),
 		Short:  "Run a program that a worker is compared with",
 		Hidden: true,
-		Args:   cobra.ExactArgs(1),
+		Args:   oneArgument("the name of a program"),
 		RunE: action(func(cmd *cobra.Command, args []string) error {
-			cfg, err := loadConfig(path, s)
+			cfg, err := readConfig(path, s)
 			if err != nil {
-				return err
+				return unusable(err)
 			}
 			switch bench.Program(args[0]) {
 			case bench.PassThrough:

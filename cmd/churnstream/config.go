@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -14,22 +15,31 @@ func configFlag(cmd *cobra.Command, path *string) {
 	cmd.Flags().StringVarP(path, "config", "c", "", "configuration file (YAML); CHURNSTREAM_<KEY> variables override its keys")
 }
 
-// loadConfig reads file and environment; every fault at once is a usage error.
-func loadConfig(path string, s streams) (config.Config, error) {
+// readConfig reads file and environment and looks at the files of credentials. It names every fault at once.
+func readConfig(path string, s streams) (config.Config, error) {
 	cfg, err := config.Load(path, s.environ)
+	warnOfMisspellings(cfg.Log, s)
 	if err == nil { // else the same values would be named twice
 		err = worker.Validate(cfg)
 	}
-	if err != nil {
-		return cfg, usageError(fmt.Errorf("the configuration is not usable:\n%w", err))
+	return cfg, errors.Join(err, checkFiles(cfg))
+}
+
+// warnOfMisspellings is no refusal: an orchestrator may have set the variable for a purpose of its own.
+func warnOfMisspellings(cfg config.Log, s streams) {
+	log := newLog(cfg, s.err)
+	for _, m := range config.Misspellings(s.environ) {
+		log.Warn().Str("variable", m.Variable).Str("meant", m.Meant).Msg("this environment variable is no key of the configuration and is not read; is it misspelt?")
 	}
-	return cfg, nil
+}
+
+// unusable is the usage error of a configuration.
+func unusable(err error) error {
+	return usageError(fmt.Errorf("the configuration is not usable:\n%w", err))
 }
 
 func newConfig(s streams) *cobra.Command {
-	cmd := &cobra.Command{Use: "config", Short: "Check or print the configuration"}
-	cmd.AddCommand(newConfigCheck(s), newConfigPrint(s))
-	return cmd
+	return group("config", "Check or print the configuration", newConfigCheck(s), newConfigPrint(s))
 }
 
 func newConfigCheck(s streams) *cobra.Command {
@@ -38,18 +48,15 @@ func newConfigCheck(s streams) *cobra.Command {
 		Use:   "check",
 		Short: "Name every fault of a configuration at once",
 		Long: `Reads the file and the environment as the worker would, loads and verifies the model
-artefact, and names every fault. Nothing is contacted. Exit code 2 when there is a fault.`,
+artefact and the files of credentials, and names every fault. Nothing is contacted. Exit code 2 when there is a fault.`,
 		Example: "  churnstream config check -c churnstream.yaml",
 		Args:    cobra.NoArgs,
 		RunE: action(func(cmd *cobra.Command, _ []string) error {
-			cfg, err := loadConfig(path, s)
+			use, err := open(path, s)
 			if err != nil {
 				return err
 			}
-			model, _, err := loadModel(cfg)
-			if err != nil {
-				return usageError(err)
-			}
+			model, cfg := use.model, use.cfg
 			fmt.Fprintf(cmd.OutOrStdout(), "ok: %s@%s, %d inputs, group %s, %s\n", model.Name(), model.Version(), len(model.Contract().Inputs), cfg.Group.ID, cfg.Delivery)
 			return nil
 		}),
@@ -68,9 +75,10 @@ func newConfigPrint(s streams) *cobra.Command {
 		Args:    cobra.NoArgs,
 		RunE: action(func(cmd *cobra.Command, _ []string) error {
 			cfg, loadErr := config.Load(path, s.environ)
+			warnOfMisspellings(cfg.Log, s)
 			text, err := cfg.YAML()
 			if err != nil {
-				return err
+				return usageError(err)
 			}
 			if _, err := cmd.OutOrStdout().Write(text); err != nil {
 				return err

@@ -2,8 +2,11 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"math"
+	"slices"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -32,8 +35,14 @@ It ends after --events, after --duration or by Ctrl-C, whichever comes first.`,
 			if err := checkOutput("--output", output); err != nil {
 				return err
 			}
-			if cfg.Rate <= 0 || cfg.Events < 0 || cfg.Duration < 0 {
-				return usageError(fmt.Errorf("--rate must be above 0, --events and --duration not below"))
+			if err := errors.Join(checkRate(cfg.Rate, ""), checkRange("--events", cfg.Events, 0, math.MaxInt)); err != nil {
+				return err
+			}
+			if cfg.Duration < 0 {
+				return usageError(fmt.Errorf("--duration: %v is negative", cfg.Duration))
+			}
+			if !slices.Contains([]string{"debug", "info", "warn", "error"}, level) {
+				return usageError(fmt.Errorf("--log-level: %q is not one of debug, info, warn, error", level))
 			}
 			if cmd.Flags().Changed("events") && !cmd.Flags().Changed("duration") {
 				cfg.Duration = 0

@@ -31,6 +31,9 @@ It is for development: a real Apache Kafka stays the judge of speed and failure.
 				broker.DataDir, registry.Dir = filepath.Join(dir, "broker"), filepath.Join(dir, "registry")
 			}
 			broker.AutoCreateTopics = true
+			if err := broker.Validate(); err != nil {
+				return usageError(err)
+			}
 			log := newLog(config.Default().Log, s.err)
 			r, err := devregistry.New(registry)
 			if err != nil {

@@ -12,6 +12,7 @@ import (
 	"runtime/debug"
 	"syscall"
 
+	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
 )
 
@@ -26,6 +27,8 @@ const (
 )
 
 func main() {
+	zerolog.DurationFieldFormat = zerolog.DurationFormatString // with their unit
+	signal.Ignore(syscall.SIGPIPE)                             // a reader that goes away is a fault of writing, after which commands still clean up
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code := run(ctx, os.Args[1:], streams{os.Stdin, os.Stdout, os.Stderr, os.Environ()})
 	stop()
@@ -41,9 +44,14 @@ type streams struct {
 
 // run executes one command line and gives its exit code.
 func run(ctx context.Context, args []string, s streams) int {
+	out := &watchedWriter{to: s.out}
+	s.out = out
 	root := newRoot(s) //nolint:contextcheck // cobra hands the context to the command that runs
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
+	if fault := out.err(); fault != nil && (err == nil || errors.Is(err, errors.Unwrap(fault))) {
+		err = &failure{exitFailed, fault}
+	}
 	if err == nil {
 		return exitDone
 	}

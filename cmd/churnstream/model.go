@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"os"
 
 	"github.com/spf13/cobra"
 
@@ -12,9 +11,7 @@ import (
 )
 
 func newModel(s streams) *cobra.Command {
-	cmd := &cobra.Command{Use: "model", Short: "Inspect, verify and use model artefacts"}
-	cmd.AddCommand(newModelInspect(), newModelVerify(), newModelScore(s))
-	return cmd
+	return group("model", "Inspect, verify and use model artefacts", newModelInspect(), newModelVerify(), newModelScore(s))
 }
 
 func newModelInspect() *cobra.Command {
@@ -24,7 +21,7 @@ func newModelInspect() *cobra.Command {
 		Short:   "Show what a model is: inputs, transforms, metrics, origin, digest",
 		Long:    "Loads the artefact, which verifies it, and shows its inputs, transforms, size, metrics with confidence intervals, label, threshold, origin and digest.",
 		Example: "  churnstream model inspect models/churn\n  churnstream model inspect models/churn --output json",
-		Args:    cobra.ExactArgs(1),
+		Args:    oneArgument("the directory of an artefact"),
 		RunE: action(func(cmd *cobra.Command, args []string) error {
 			if err := checkOutput("--output", output); err != nil {
 				return err
@@ -44,18 +41,20 @@ func newModelVerify() *cobra.Command {
 	return &cobra.Command{
 		Use:     "verify DIRECTORY...",
 		Short:   "Check digests and reference rows of artefacts",
-		Long:    "Checks the digest of every file and scores every reference row. A mismatch names row, expected and got, and ends with exit code 1.",
+		Long:    "Checks the digest of every file and scores every reference row. A mismatch names row, expected and got. All artefacts are looked at; exit code 1 when one of them failed.",
 		Example: "  churnstream model verify models/*",
-		Args:    cobra.MinimumNArgs(1),
+		Args:    someArguments("the directories of artefacts"),
 		RunE: action(func(cmd *cobra.Command, args []string) error {
+			var faults []error
 			for _, dir := range args {
 				model, err := scoring.Load(dir)
 				if err != nil {
-					return err
+					faults = append(faults, err)
+					continue
 				}
 				fmt.Fprintf(cmd.OutOrStdout(), "ok: %s is %s@%s, %d reference rows reproduced, digest %s\n", dir, model.Name(), model.Version(), model.ReferenceRows(), model.Digest())
 			}
-			return nil
+			return errors.Join(faults...)
 		}),
 	}
 }
@@ -87,11 +86,11 @@ name; an empty cell is missing.`,
 			}
 			out := cmd.OutOrStdout()
 			if output != "-" {
-				f, failed := os.Create(output)
+				f, failed := createOutput(output)
 				if failed != nil {
 					return usageError(fmt.Errorf("--output: %w", failed))
 				}
-				defer func() { err = errors.Join(err, f.Close()) }()
+				defer func() { err = errors.Join(err, f.finish(err == nil)) }()
 				out = f
 			}
 			bar := newProgress(s.err, 0, "rows")
@@ -106,7 +105,7 @@ name; an empty cell is missing.`,
 	}
 	cmd.Flags().StringVarP(&dir, "model", "m", "", "directory of the artefact")
 	cmd.Flags().StringVarP(&input, "input", "i", "-", "file to read; - is standard input")
-	cmd.Flags().StringVarP(&output, "output", "o", "-", "file to write; - is standard output")
+	cmd.Flags().StringVarP(&output, "output", "o", "-", "file to write, which appears when all rows are scored; - is standard output")
 	cmd.Flags().StringVar(&format, "format", "", "csv or jsonl (default: by the file's name)")
 	cmd.Flags().BoolVar(&contributions, "contributions", false, "add every input's contribution to the margin")
 	return cmd

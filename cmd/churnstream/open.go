@@ -2,10 +2,13 @@ package main
 
 import (
 	"bytes"
+	"cmp"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/segmentio/kafka-go"
@@ -17,39 +20,79 @@ import (
 	"github.com/churnstream/churnstream/scoring"
 )
 
-// opened is what a configuration names, loaded and verified; nothing has been contacted.
+// opened is a configuration and what it names, loaded and verified; nothing has been contacted.
 type opened struct {
+	cfg       config.Config
 	model     *scoring.Model
 	profile   *drift.Profile // nil: no drift is watched
 	transport *kafka.Transport
 	registry  *schemas.HTTPRegistry
 }
 
-func open(cfg config.Config) (o opened, err error) {
-	if o.model, o.profile, err = loadModel(cfg); err != nil {
-		return o, err
+// open reads the configuration and everything that it names. All that is wrong with them is one usage error.
+func open(path string, s streams) (o opened, err error) {
+	o.cfg, err = readConfig(path, s)
+	faults := []error{err}
+	if o.cfg.Model != "" {
+		o.model, o.profile, err = loadModel(o.cfg)
+		faults = append(faults, err)
 	}
-	if o.transport, err = connect.Transport(cfg.ClientID, cfg.Security); err != nil {
-		return o, usageError(err)
+	if err := errors.Join(faults...); err != nil {
+		return o, unusable(err)
 	}
-	if o.registry, err = newRegistry(cfg.Registry); err != nil {
-		return o, usageError(err)
+	if o.transport, err = connect.Transport(o.cfg.ClientID, o.cfg.Security); err != nil {
+		return o, unusable(err)
+	}
+	if o.registry, err = newRegistry(o.cfg.Registry); err != nil {
+		return o, unusable(err)
 	}
 	return o, nil
+}
+
+// checkFiles names every file of credentials that cannot be used. What the configuration's own validation refuses is
+// left to it.
+func checkFiles(cfg config.Config) error {
+	var faults []error
+	check := func(security config.Security) {
+		_, err := connect.Transport(cfg.ClientID, security)
+		faults = append(faults, err)
+	}
+	if t := cfg.Security.TLS; t.Enabled {
+		check(config.Security{TLS: config.TLS{Enabled: true, CAFile: t.CAFile}})
+		if t.CertFile != "" && t.KeyFile != "" {
+			check(config.Security{TLS: config.TLS{Enabled: true, CertFile: t.CertFile, KeyFile: t.KeyFile}})
+		}
+	}
+	if login := cfg.Security.SASL; login.PasswordFile != "" && slices.Contains(config.Mechanisms(), login.Mechanism) {
+		check(config.Security{SASL: login})
+	}
+	if cfg.Registry.PasswordFile != "" {
+		_, err := registryPassword(cfg.Registry)
+		faults = append(faults, err)
+	}
+	return errors.Join(faults...)
+}
+
+func registryPassword(cfg config.Registry) (string, error) {
+	password, err := config.Secret(cfg.PasswordFile)
+	if err != nil {
+		return "", fmt.Errorf("registry.password_file: %w", err)
+	}
+	return password, nil
 }
 
 // loadModel verifies the artefact and reads its drift reference.
 func loadModel(cfg config.Config) (*scoring.Model, *drift.Profile, error) {
 	model, err := scoring.Load(cfg.Model)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, fmt.Errorf("model: %w", err)
 	}
 	if !cfg.Drift.Enabled {
 		return model, nil, nil
 	}
 	profile, err := drift.ReadProfile(bytes.NewReader(model.Profile()))
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, fmt.Errorf("model: %s: %w", cfg.Model, err)
 	}
 	return model, profile, nil
 }
@@ -58,29 +101,48 @@ func newRegistry(cfg config.Registry) (*schemas.HTTPRegistry, error) {
 	c := schemas.DefaultRegistryConfig()
 	c.URLs, c.Username = cfg.URLs, cfg.Username
 	if cfg.PasswordFile != "" {
-		password, err := config.Secret(cfg.PasswordFile)
-		if err != nil {
+		var err error
+		if c.Password, err = registryPassword(cfg); err != nil {
 			return nil, err
 		}
-		c.Password = password
 	}
 	return schemas.NewRegistry(c)
 }
 
 // openRows opens the file of --input, - for standard input, and gives its format: that of --format or by the file's name.
 func openRows(s streams, path, format string) (rows io.ReadCloser, is string, err error) {
-	if format == "" {
-		format = strings.TrimPrefix(filepath.Ext(path), ".")
+	rows = io.NopCloser(s.in)
+	if path != "-" {
+		if rows, err = openFile(path); err != nil {
+			return nil, "", usageError(fmt.Errorf("--input: %w", err))
+		}
 	}
-	if format != "csv" && format != "jsonl" {
-		return nil, "", usageError(fmt.Errorf("--format: %q is neither csv nor jsonl", format))
+	is = cmp.Or(format, strings.TrimPrefix(filepath.Ext(path), "."))
+	switch {
+	case is == "csv" || is == "jsonl":
+		return rows, is, nil
+	case format != "":
+		err = fmt.Errorf("--format: %q is neither csv nor jsonl", format)
+	case path == "-":
+		err = errors.New("--format: say what standard input holds, csv or jsonl; or name a file by --input")
+	default:
+		err = fmt.Errorf("--format: the name of %s does not end with .csv or .jsonl; say which of them it is", path)
 	}
-	if path == "-" {
-		return io.NopCloser(s.in), format, nil
-	}
+	return nil, "", usageError(errors.Join(err, rows.Close()))
+}
+
+// openFile refuses a directory, which can be opened but not read.
+func openFile(path string) (io.ReadCloser, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, "", usageError(fmt.Errorf("--input: %w", err))
+		return nil, err
 	}
-	return f, format, nil
+	info, err := f.Stat()
+	if err == nil && info.IsDir() {
+		err = fmt.Errorf("%s is a directory; name a file", path)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
 }

@@ -2,15 +2,16 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 
 	"github.com/mattn/go-isatty"
 	"github.com/schollz/progressbar/v3"
 	"github.com/spf13/cobra"
 
-	"github.com/churnstream/churnstream/internal/config"
 	"github.com/churnstream/churnstream/internal/connect"
 	"github.com/churnstream/churnstream/internal/feed"
 	"github.com/churnstream/churnstream/internal/kafkawire"
@@ -32,7 +33,10 @@ JSON fields are matched to the model's inputs by name; an empty cell or null is 
   zcat events.jsonl.gz | churnstream produce -c churnstream.yaml --input - --format jsonl --key customer_id`,
 		Args: cobra.NoArgs,
 		RunE: action(func(cmd *cobra.Command, _ []string) error {
-			cfg, err := loadConfig(path, s)
+			if err := errors.Join(checkRate(rate, "as fast as the broker takes them"), checkRange("--events", limit, 0, math.MaxInt)); err != nil {
+				return err
+			}
+			use, err := open(path, s)
 			if err != nil {
 				return err
 			}
@@ -41,7 +45,7 @@ JSON fields are matched to the model's inputs by name; an empty cell or null is 
 				return err
 			}
 			defer rows.Close()
-			return produce(cmd.Context(), cfg, rows, is, key, feed.Config{Topic: cfg.Topics.Events, Rate: rate, Limit: limit}, s.err)
+			return produce(cmd.Context(), use, rows, is, key, feed.Config{Topic: use.cfg.Topics.Events, Rate: rate, Limit: limit}, s.err)
 		}),
 	}
 	configFlag(cmd, &path)
@@ -53,11 +57,8 @@ JSON fields are matched to the model's inputs by name; an empty cell or null is 
 	return cmd
 }
 
-func produce(ctx context.Context, cfg config.Config, rows io.Reader, format, key string, to feed.Config, progress io.Writer) error {
-	use, err := open(cfg)
-	if err != nil {
-		return err
-	}
+func produce(ctx context.Context, use opened, rows io.Reader, format, key string, to feed.Config, progress io.Writer) error {
+	cfg := use.cfg
 	topics := []connect.TopicSpec{{Name: to.Topic, Key: "topics.events"}}
 	if _, err := connect.Probe(ctx, cfg.Brokers, use.transport, cfg.Security.SASL, topics, cfg.CreateTopics); err != nil {
 		return err
@@ -89,8 +90,17 @@ func produce(ctx context.Context, cfg config.Config, rows io.Reader, format, key
 	}
 	defer publisher.Close()
 	bar := newProgress(progress, to.Limit, "events")
-	sent, err := feed.Run(ctx, to, publisher, source, bar.set)
+	ended := false
+	watched := feed.SourceFunc(func(e *feed.Event) error {
+		err := source.Next(e)
+		ended = ended || errors.Is(err, io.EOF)
+		return err
+	})
+	sent, err := feed.Run(ctx, to, publisher, watched, bar.set)
 	bar.done()
+	if err == nil && ctx.Err() != nil && !ended && (to.Limit == 0 || sent < to.Limit) {
+		return fmt.Errorf("interrupted before the last row: the first %d rows are published to %s, the others are not", sent, to.Topic)
+	}
 	fmt.Fprintf(progress, "%d events published to %s\n", sent, to.Topic)
 	return err
 }

@@ -33,11 +33,11 @@ Start as many as there are partitions at most; they share them out among themsel
   CHURNSTREAM_BROKERS=kafka-1:9092,kafka-2:9092 churnstream run -c churnstream.yaml`,
 		Args: cobra.NoArgs,
 		RunE: action(func(cmd *cobra.Command, _ []string) error {
-			cfg, err := loadConfig(path, s)
+			use, err := open(path, s)
 			if err != nil {
 				return err
 			}
-			return runWorker(cmd.Context(), cfg, s.err)
+			return runWorker(cmd.Context(), use, s.err)
 		}),
 	}
 	configFlag(cmd, &path)
@@ -45,12 +45,9 @@ Start as many as there are partitions at most; they share them out among themsel
 }
 
 // runWorker wires a worker with its admin listener; the first that ends ends the other.
-func runWorker(ctx context.Context, cfg config.Config, logOutput io.Writer) error {
+func runWorker(ctx context.Context, use opened, logOutput io.Writer) error {
+	cfg := use.cfg
 	log := newLog(cfg.Log, logOutput)
-	use, err := open(cfg)
-	if err != nil {
-		return err
-	}
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	w, err := worker.New(cfg, worker.Dependencies{
@@ -90,8 +87,10 @@ func newLog(cfg config.Log, out io.Writer) zerolog.Logger {
 	if err != nil {
 		level = zerolog.InfoLevel
 	}
-	if f, ok := out.(*os.File); cfg.Format == "console" || cfg.Format == "auto" && ok && isatty.IsTerminal(f.Fd()) {
-		out = zerolog.ConsoleWriter{Out: out, TimeFormat: time.TimeOnly}
+	f, ok := out.(*os.File)
+	terminal := ok && isatty.IsTerminal(f.Fd())
+	if cfg.Format == "console" || cfg.Format == "auto" && terminal {
+		out = zerolog.ConsoleWriter{Out: out, TimeFormat: time.TimeOnly, NoColor: !terminal}
 	}
 	return zerolog.New(out).Level(level).With().Timestamp().Logger()
 }

@@ -117,6 +117,23 @@ func TestWrongUsageEndsWithTwo(t *testing.T) {
 		"an unknown format of rows":       {"model", "score", "--model", "m", "--input", "rows.parquet"},
 		"rows that are not there":         {"model", "score", "--model", "m", "--input", "/does/not/exist.csv"},
 		"no model":                        {"model", "score"},
+		"no such member of model":         {"model", "bogus"},
+		"no such member of config":        {"config", "bogus"},
+		"an infinite rate of demo":        {"demo", "--rate", "inf", "--events", "1"},
+		"a rate of demo that is none":     {"demo", "--rate", "nan", "--events", "1"},
+		"a huge rate of demo":             {"demo", "--rate", "1e300", "--events", "1"},
+		"no rate of demo":                 {"demo", "--rate", "0", "--events", "1"},
+		"negative events of demo":         {"demo", "--events", "-1"},
+		"a level that is none":            {"demo", "--events", "1", "--log-level", "loud"},
+		"a rate of bench that is none":    {"bench", "--rate", "nan"},
+		"a huge rate of bench":            {"bench", "--rate", "1e300"},
+		"negative events of bench":        {"bench", "--events", "-1"},
+		"a negative time of bench":        {"bench", "--measure", "-1s"},
+		"a negative warm-up of bench":     {"bench", "--warm-up", "-1s"},
+		"negative reasons of bench":       {"bench", "--reasons", "-1"},
+		"an unknown guarantee of bench":   {"bench", "--delivery", "x"},
+		"too many partitions of dev":      {"dev", "--partitions", "10001"},
+		"no partitions of dev":            {"dev", "--partitions", "0"},
 	} {
 		if code, _, errs := runCommand(t, args...); code != exitUsage || errs == "" {
 			t.Errorf("%s: %v ended with %d: %q", name, args, code, errs)

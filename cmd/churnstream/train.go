@@ -91,7 +91,7 @@ func trainingInput(s streams, example bool, data, specification string) (rows io
 	if data == "-" {
 		return s.in, spec, done, nil
 	}
-	f, err := os.Open(data)
+	f, err := openFile(data)
 	if err != nil {
 		return nil, nil, done, fmt.Errorf("--data: %w", err)
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -231,9 +232,8 @@ func Load(path string, environ []string) (Config, error) {
 			return cfg, errors.Join(append(read.faults, applyEnvironment(&cfg, environ)...)...)
 		}
 	}
-	faults := append(read.faults, applyEnvironment(&cfg, environ)...)
-	faults = append(faults, cfg.faults(read.named)...)
-	return cfg, errors.Join(faults...)
+	faults := [][]error{read.faults, applyEnvironment(&cfg, environ), cfg.faults(read.named)}
+	return cfg, errors.Join(slices.Concat(faults...)...)
 }
 
 // Validate names every wrong value at once, each with its key and an example of a right one.

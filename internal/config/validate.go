@@ -86,12 +86,15 @@ func (c *Config) faults(named map[string]bool) []error {
 	return k.faults
 }
 
+// Mechanisms are those of a SASL login.
+func Mechanisms() []string { return []string{"PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"} }
+
 func (c *Config) checkSecurity(k *checker) {
 	t := c.Security.TLS
 	k.check((t.CertFile == "") == (t.KeyFile == ""), "security.tls.key_file", "cert_file and key_file go together")
 	k.check(t.Enabled || t.CAFile+t.CertFile+t.KeyFile+t.ServerName == "", "security.tls.enabled", "is false but other tls settings are given; set it to true or remove them")
 	s := c.Security.SASL
-	k.oneOf("security.sasl.mechanism", s.Mechanism, "", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
+	k.oneOf("security.sasl.mechanism", s.Mechanism, append([]string{""}, Mechanisms()...)...)
 	if s.Mechanism != "" {
 		k.check(s.Username != "", "security.sasl.username", "is empty but mechanism %s needs one", s.Mechanism)
 		k.check(s.PasswordFile != "", "security.sasl.password_file", "is empty; give a file that holds the password of %s", s.Username)
