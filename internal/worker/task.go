@@ -323,10 +323,7 @@ func (t *task) observe(batch *consumer.Batch) {
 
 // rollBack gives up the batch in hand. When even that fails the next Begin does it.
 func (t *task) rollBack(ctx context.Context) {
-	if t.counts != nil {
-		t.counts.Discard()
-	}
-	t.tally.reset()
+	t.tally.reset() // the statistics are restored anew
 	if err := t.publisher.Abort(ctx); err != nil {
 		t.log.Warn().Err(err).Msg("abort failed; the next start of the producer ends the transaction")
 	}

@@ -77,6 +77,15 @@ func TestAnAlarmIsTakenOverAndNotRaisedAgain(t *testing.T) {
 		if got := second.value("churnstream_drift_alarm_raised"); got != raised {
 			t.Errorf("%v alarms are on after the take-over, %v before", got, raised)
 		}
+		inWindow := uint32(0)
+		for _, state := range e.recount() {
+			for _, n := range state.Counts[0] {
+				inWindow += n
+			}
+		}
+		if got := second.value("churnstream_drift_window_events"); got != float64(inWindow) {
+			t.Errorf("%v events in the window, want %v: those that the first worker counted, too", got, inWindow)
+		}
 		second.end()
 		if after := e.alerts(); fmt.Sprint(after) != fmt.Sprint(before) {
 			t.Errorf("alerts %v, before the take-over %v", after, before)
