@@ -114,6 +114,23 @@ func TestSmallUnitsOfAPartitionBecomeOneBatch(t *testing.T) {
 	}
 }
 
+func TestBatchesThatTogetherExceedTheLimitAreNotJoined(t *testing.T) {
+	t.Parallel()
+	cfg := Config{MaxBatchBytes: 2500}
+	common := newAccumulator(cfg)
+	for range 2 {
+		u := newAccumulator(cfg)
+		if err := u.append(u.learn("scores", 1), &Record{Topic: "scores", Value: make([]byte, 1300)}); err != nil {
+			t.Fatal(err)
+		}
+		common.takeFrom(&u)
+	}
+	if n := len(common.touched[0].batches); n != 2 {
+		t.Fatalf("%d batches", n)
+	}
+	contents(t, &common)
+}
+
 func TestAppendBehindASealedBatchBeginsAnother(t *testing.T) {
 	t.Parallel()
 	for _, codec := range []Compression{None, LZ4} {

@@ -165,6 +165,8 @@ func (c *cluster) committed(topic string, partitions int32) []*kgo.Record {
 }
 
 // offset is the committed offset of a group, -1 for none; it waits for open transactions.
+//
+//nolint:contextcheck // each question has a minute of its own
 func (c *cluster) offset(group, topic string, partition int32) int64 {
 	c.t.Helper()
 	for {
@@ -291,6 +293,7 @@ func (c *faultyConn) Write(p []byte) (int, error) {
 			return 0, &net.OpError{Op: "write", Net: "tcp", Err: errLost}
 		case answerLost:
 			c.lose.Store(true)
+		default:
 		}
 	}
 	return c.Conn.Write(p)

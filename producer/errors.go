@@ -79,6 +79,7 @@ func (e *Error) Unwrap() []error {
 		all = append(all, ErrFenced)
 	case abortable:
 		all = append(all, ErrAbortable)
+	default: // fatal, or not an error at all
 	}
 	if e.Code != 0 {
 		all = append(all, kafka.Error(e.Code))

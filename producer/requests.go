@@ -81,11 +81,8 @@ func (s *session) decodeProduce(r *kafkawire.Reader, version int16) error {
 		}
 		r.Tags()
 	}
-	if r.Err() != nil {
-		return nil // Do reports the malformed response
-	}
 	for _, p := range s.sending {
-		if !p.answered && worst == nil {
+		if !p.answered && worst == nil && r.Err() == nil { // else Do reports the malformed response
 			worst = s.produceOp.on(p.topic.name, p.partition).failed(kafkawire.ErrMalformed)
 		}
 	}

@@ -105,7 +105,7 @@ func TestAddPartitionsListsEveryPartitionOnce(t *testing.T) {
 
 func TestInitProducerIDIsReadByAnIndependentDecoder(t *testing.T) {
 	t.Parallel()
-	for version := int16(0); version <= 5; version++ {
+	for version := range int16(6) {
 		w := kafkawire.Writer{Flexible: version >= 2}
 		encodeInitProducerID(&w, version, "tx", 30*time.Second, ProducerIdentity{ID: 5, Epoch: 6})
 		req := kmsg.NewPtrInitProducerIDRequest()

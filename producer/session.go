@@ -78,6 +78,7 @@ func (s *session) append(r *Record) error {
 	return s.records.append(t, r)
 }
 
+//nolint:contextcheck // Append has no context
 func (s *session) lookUp(topic string) (*topicBuffer, error) {
 	// Append has no context; the second half of the time lets an attempt that began within the limit end by itself.
 	ctx, cancel := context.WithTimeout(context.Background(), 2*s.cfg.RequestTimeout)

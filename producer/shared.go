@@ -183,6 +183,8 @@ func (u *sharedUnit) Abort(context.Context) error {
 }
 
 // Close implements Publisher.
+//
+//nolint:contextcheck // Abort of a unit does not wait for anything
 func (u *sharedUnit) Close() error {
 	err := u.Abort(context.Background())
 	u.records = newAccumulator(u.cfg)

@@ -93,20 +93,20 @@ func (k *sharedKit) hand(i int, m Member, offset int64) {
 	k.r.arrive(u)
 }
 
-// outcome does the rest; nil, false while there is no answer.
-func (k *sharedKit) outcome(i int) (error, bool) {
+// outcome does the rest; false while there is no answer.
+func (k *sharedKit) outcome(i int) (answered bool, err error) {
 	u := k.units[i]
 	select {
 	case err := <-u.done:
-		return u.ended(err), true
+		return true, u.ended(err)
 	default:
-		return nil, false
+		return false, nil
 	}
 }
 
 func (k *sharedKit) mustEnd(t *testing.T, i int, want error) {
 	t.Helper()
-	err, answered := k.outcome(i)
+	answered, err := k.outcome(i)
 	if !answered || !errors.Is(err, want) || want == nil && err != nil {
 		t.Fatalf("unit %d was told %v (answered: %v), want %v", i, err, answered, want)
 	}
@@ -529,7 +529,7 @@ func TestUnitsThatComeDuringAHoldAreOfTheNextTransaction(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-ended
-	if _, answered := k.outcome(1); answered || len(k.r.waiting) != 1 {
+	if answered, _ := k.outcome(1); answered || len(k.r.waiting) != 1 {
 		t.Fatal("the other unit does not wait for the next transaction")
 	}
 	k.r.transact(k.context())

@@ -461,7 +461,8 @@ type implicit struct{ spacing spacing }
 func (i *implicit) addPartitions(ctx context.Context, _ time.Time) error { return i.spacing.wait(ctx) }
 func (i *implicit) addGroup(context.Context, time.Time, string) error    { return nil }
 func (i *implicit) rest(ctx context.Context) error                       { return i.spacing.wait(ctx) }
-func (i *implicit) learn(produce, offsets time.Duration)                 { i.spacing.learn(produce, offsets) }
+
+func (i *implicit) learn(produce, offsets time.Duration) { i.spacing.learn(produce, offsets) }
 
 func (i *implicit) ended() { i.spacing.transactionEnded(time.Now()) }
 
