@@ -264,7 +264,10 @@ func (r *HTTPRegistry) Register(ctx context.Context, subject, schema string) (in
 	})
 	if err != nil {
 		var answer *sr.ResponseError
-		if errors.As(err, &answer) && answer.StatusCode == http.StatusConflict {
+		switch answered := errors.As(err, &answer); {
+		case !answered:
+			return 0, fmt.Errorf("register %s: %w: %w", subject, ErrRegistryDown, err)
+		case answer.StatusCode == http.StatusConflict:
 			return 0, fmt.Errorf("schema registry: subject %s: %w: %w", subject, ErrIncompatible, err)
 		}
 		return 0, fmt.Errorf("schema registry %s: register %s: %w", r.cfg.URLs[0], subject, err)

@@ -12,6 +12,9 @@ const ErrSchemaUnsupported = constError("the schema cannot be used")
 // ErrIncompatible says that the registry refused a schema because readers of its subject could not follow.
 const ErrIncompatible = constError("the schema is incompatible with an earlier version")
 
+// ErrRegistryDown says that the registry could not be reached or failed: the same call may succeed later.
+const ErrRegistryDown = constError("the schema registry does not answer")
+
 // Registry gives writer schemas by id and publishes our own. It must be safe for concurrent use.
 type Registry interface {
 	// SchemaByID returns the schema's text. An error that wraps ErrSchemaNotFound is about the id; every other error is

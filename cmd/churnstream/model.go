@@ -6,8 +6,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/churnstream/churnstream/internal/artefact"
 	"github.com/churnstream/churnstream/internal/modelscore"
-	"github.com/churnstream/churnstream/scoring"
 )
 
 func newModel(s streams) *cobra.Command {
@@ -26,7 +26,7 @@ func newModelInspect() *cobra.Command {
 			if err := checkOutput("--output", output); err != nil {
 				return err
 			}
-			model, err := scoring.Load(args[0])
+			model, _, err := artefact.Load(args[0])
 			if err != nil {
 				return err
 			}
@@ -47,7 +47,7 @@ func newModelVerify() *cobra.Command {
 		RunE: action(func(cmd *cobra.Command, args []string) error {
 			var faults []error
 			for _, dir := range args {
-				model, err := scoring.Load(dir)
+				model, _, err := artefact.Load(dir)
 				if err != nil {
 					faults = append(faults, err)
 					continue
@@ -80,7 +80,7 @@ name; an empty cell is missing.`,
 				return err
 			}
 			defer in.Close()
-			model, err := scoring.Load(dir)
+			model, _, err := artefact.Load(dir)
 			if err != nil {
 				return err
 			}

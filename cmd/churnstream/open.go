@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -10,10 +9,12 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/segmentio/kafka-go"
 
 	"github.com/churnstream/churnstream/drift"
+	"github.com/churnstream/churnstream/internal/artefact"
 	"github.com/churnstream/churnstream/internal/config"
 	"github.com/churnstream/churnstream/internal/connect"
 	"github.com/churnstream/churnstream/schemas"
@@ -83,23 +84,22 @@ func registryPassword(cfg config.Registry) (string, error) {
 
 // loadModel verifies the artefact and reads its drift reference.
 func loadModel(cfg config.Config) (*scoring.Model, *drift.Profile, error) {
-	model, err := scoring.Load(cfg.Model)
+	model, profile, err := artefact.Load(cfg.Model)
 	if err != nil {
 		return nil, nil, fmt.Errorf("model: %w", err)
 	}
 	if !cfg.Drift.Enabled {
-		return model, nil, nil
-	}
-	profile, err := drift.ReadProfile(bytes.NewReader(model.Profile()))
-	if err != nil {
-		return nil, nil, fmt.Errorf("model: %s: %w", cfg.Model, err)
+		profile = nil
 	}
 	return model, profile, nil
 }
 
+// registryPatience is how long one look-up of a schema keeps trying before its partition says that it waits.
+const registryPatience = time.Second
+
 func newRegistry(cfg config.Registry) (*schemas.HTTPRegistry, error) {
 	c := schemas.DefaultRegistryConfig()
-	c.URLs, c.Username = cfg.URLs, cfg.Username
+	c.URLs, c.Username, c.RetryFor = cfg.URLs, cfg.Username, registryPatience
 	if cfg.PasswordFile != "" {
 		var err error
 		if c.Password, err = registryPassword(cfg); err != nil {

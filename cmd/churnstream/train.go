@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/churnstream/churnstream/internal/artefact"
 	"github.com/churnstream/churnstream/internal/telco"
 	"github.com/churnstream/churnstream/internal/train"
 	"github.com/churnstream/churnstream/scoring"
@@ -56,14 +57,14 @@ manifest, model, drift reference and reference rows.
 			if !example { // the embedded specification is this program's own
 				from.GitCommit = train.GitCommit(cmd.Context(), filepath.Dir(specification))
 			}
-			artefact, err := train.Fit(spec, table, from)
+			fitted, err := train.Fit(spec, table, from)
 			if err != nil {
 				return err
 			}
-			if _, err := scoring.WriteArtefact(directory, *artefact); err != nil {
+			if _, err := scoring.WriteArtefact(directory, *fitted); err != nil {
 				return err
 			}
-			model, err := scoring.Load(directory)
+			model, _, err := artefact.Load(directory)
 			if err != nil {
 				return err
 			}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/churnstream/churnstream/consumer"
 	"github.com/churnstream/churnstream/internal/config"
@@ -49,6 +50,22 @@ func Validate(cfg config.Config) error {
 	return errors.Join(faults...)
 }
 
+// registerTimeout is how long the registry may take to answer at start before it is called down.
+const registerTimeout = 8 * time.Second
+
+// publish registers one contract, again and again while the registry cannot be reached.
+func (w *Worker) publish(ctx context.Context, subject, schema string) (id int32, err error) {
+	for attempt := 0; ; attempt++ {
+		if id, err = w.registry.Register(ctx, subject, schema); !errors.Is(err, schemas.ErrRegistryDown) {
+			return id, err
+		}
+		last := err
+		if wait(ctx, backoff(attempt)); ctx.Err() != nil {
+			return 0, fmt.Errorf("%w; is it running, and is the address right (registry.urls)?", last)
+		}
+	}
+}
+
 // register publishes the contracts and remembers their ids. The event contract is published too, so that producers
 // find what the model wants under the subject of the events.
 func (w *Worker) register(ctx context.Context) error {
@@ -73,8 +90,10 @@ func (w *Worker) register(ctx context.Context) error {
 			contract{schemas.Subject(w.cfg.Topics.DriftAlerts), schemas.DriftAlertSchema(), &w.schemaIDs.driftAlert},
 		)
 	}
+	ctx, cancel := context.WithTimeout(ctx, registerTimeout)
+	defer cancel()
 	for _, c := range contracts {
-		if *c.id, err = w.registry.Register(ctx, c.subject, c.schema); err != nil {
+		if *c.id, err = w.publish(ctx, c.subject, c.schema); err != nil {
 			if c.id == &ignored && errors.Is(err, schemas.ErrIncompatible) {
 				// The subject belongs to the event's producers; what they write is resolved when it is read.
 				w.log.Warn().Err(err).Msg("the registry's event schema is not the model's own contract")
