@@ -60,15 +60,15 @@ type FetchConfig struct {
 	Metrics *Metrics
 }
 
-// DefaultFetchConfig reads committed records from the earliest offset with 16 MiB of memory.
+// DefaultFetchConfig reads committed records from the earliest offset with 12 MiB of memory.
 func DefaultFetchConfig() FetchConfig {
 	return FetchConfig{
 		MaxWait:           100 * time.Millisecond,
-		MinInterval:       time.Millisecond,
+		MinInterval:       300 * time.Microsecond,
 		MinBytes:          1,
 		MaxBytes:          2 << 20,
 		MaxPartitionBytes: 1 << 20,
-		MemoryBytes:       16 << 20,
+		MemoryBytes:       12 << 20,
 		MaxBatchBytes:     64 << 20,
 		Isolation:         ReadCommitted,
 		OffsetReset:       ResetEarliest,
@@ -87,12 +87,12 @@ func (c FetchConfig) Validate() error {
 		faults = append(faults, fmt.Errorf("fetch.max_wait: %s is not between 1ms and 10s; for example 100ms", c.MaxWait))
 	}
 	if c.MinInterval < 0 || c.MinInterval > time.Second {
-		faults = append(faults, fmt.Errorf("fetch.min_interval: %s is not between 0 and 1s; for example 1ms", c.MinInterval))
+		faults = append(faults, fmt.Errorf("fetch.min_interval: %s is not between 0 and 1s; for example 300us", c.MinInterval))
 	}
 	positive("min_bytes", c.MinBytes, "1")
 	positive("max_bytes", c.MaxBytes, "2097152")
 	positive("max_partition_bytes", c.MaxPartitionBytes, "1048576")
-	positive("memory_bytes", c.MemoryBytes, "16777216")
+	positive("memory_bytes", c.MemoryBytes, "12582912")
 	positive("max_batch_bytes", c.MaxBatchBytes, "67108864")
 	if c.Isolation != ReadCommitted && c.Isolation != ReadUncommitted {
 		faults = append(faults, fmt.Errorf("fetch.isolation: %d is not 0 (read uncommitted) or 1 (read committed)", c.Isolation))
@@ -105,9 +105,9 @@ func (c FetchConfig) Validate() error {
 	return errors.Join(faults...)
 }
 
-// share is the size of a piece of one of so many open partitions. A partition holds up to two of them,
-// prefetched and being read, and about one and a half of what is decompressed with its records, which
-// need room to grow.
+// share is the size of a piece of one of so many open partitions. A partition holds two of them,
+// prefetched and being read, and where all have a batch in hand about as much decompressed and in
+// records.
 func (c FetchConfig) share(open int) int {
-	return min(roundDown(max(c.MemoryBytes/(6*max(open, 1)), leastGrant)), c.MaxPartitionBytes)
+	return min(roundDown(max(c.MemoryBytes/(4*max(open, 1)), leastGrant)), c.MaxPartitionBytes)
 }

@@ -145,7 +145,7 @@ func (l *leader) take(which lane, f *fetch) (pause time.Duration, wakeable bool)
 		return untilWoken, true
 	}
 	cfg := &l.fetcher.cfg
-	most := min(max(cfg.MemoryBytes/(4*int(l.fetcher.brokers.Load())), leastGrant), cfg.MaxBytes)
+	most := min(max(cfg.MemoryBytes/(8*int(l.fetcher.brokers.Load())), leastGrant), cfg.MaxBytes)
 	granted, overdraft, wait := l.fetcher.memory.reserve(l, most)
 	if granted == 0 {
 		return wait, true

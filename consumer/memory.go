@@ -172,10 +172,10 @@ func (m *memory) giveLocked(b []byte) {
 	m.kept += cap(b)
 }
 
-// keepLocked says whether to keep n bytes that nobody uses: within the limit, and always a little, since
-// what is in use has just been less and will be again.
+// keepLocked says whether to keep n bytes that nobody uses. What is in use goes up and down all the
+// time: dropping at the limit itself would turn memory into garbage only to ask for it again.
 func (m *memory) keepLocked(n int) bool {
-	return m.raw+m.scratch+m.kept+n <= m.limit || m.kept+n <= m.limit/8
+	return m.raw+m.scratch+m.kept+n <= m.limit+m.limit/2
 }
 
 // trimLocked drops kept memory until n bytes more fit.
