@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -817,11 +818,14 @@ func TestAppendAllocatesNothingInTheSteadyState(t *testing.T) {
 	if err := p.Abort(ctx); err != nil {
 		t.Fatal(err)
 	}
-	allocs := testing.AllocsPerRun(5, func() {
-		p.state = inTransaction
-		fill()
-		p.records.reset()
-	})
+	allocs := math.Inf(1)
+	for range 10 { // connections in the background allocate now and then; an append that does would do so every time
+		allocs = min(allocs, testing.AllocsPerRun(5, func() {
+			p.state = inTransaction
+			fill()
+			p.records.reset()
+		}))
+	}
 	if allocs != 0 {
 		t.Fatalf("%v allocations in 1000 appends", allocs)
 	}
