@@ -1,6 +1,7 @@
 package consumer
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -181,6 +182,48 @@ func TestDecompressionIsBounded(t *testing.T) {
 	raw := rawBatch{attributes: 7}.frame([]byte("x"), 1, 0)
 	if _, _, err := decodeAll(t, NewDecoder(DecoderConfig{}), raw, 0); !errors.Is(err, ErrCorrupt) {
 		t.Errorf("unknown codec: %v", err)
+	}
+}
+
+// The blocks of librdkafka's frames refer to what stands before them; those of Java and Go do not.
+func TestLZ4FramesOfEveryForm(t *testing.T) {
+	block := func(size uint32, b ...byte) []byte { return append(binary.LittleEndian.AppendUint32(nil, size), b...) }
+	header := func(flags byte, more ...byte) []byte {
+		return slices.Concat([]byte{0x04, 0x22, 0x4d, 0x18, lz4Version | flags, 4 << 4}, more, []byte{0})
+	}
+	plain := block(lz4Plain|16, []byte("0123456789abcdef")...)
+	back := []byte{0x04, 16, 0, 0x50, 'A', 'B', 'C', 'D', 'E'} // 8 bytes from 16 before, then 5 literal ones
+	end := make([]byte, 4)
+	cases := []struct {
+		name string
+		src  []byte
+		want string // empty: corrupt
+	}{
+		{"linked blocks", slices.Concat(header(0), plain, block(9, back...), end), "0123456789abcdef01234567ABCDE"},
+		{"a reference across independent blocks", slices.Concat(header(lz4Independent), plain, block(9, back...), end), ""},
+		{"a reference into the frame before", slices.Concat(header(0), plain, end, header(0), block(9, back...), end), ""},
+		{"two frames", slices.Concat(header(lz4Independent), plain, end, header(lz4Independent), plain, end), "0123456789abcdef0123456789abcdef"},
+		{"sizes and checksums", slices.Concat(header(lz4ContentSize|lz4BlockChecksum|lz4ContentChecksum, 16, 0, 0, 0, 0, 0, 0, 0), plain, end, end, end), "0123456789abcdef"},
+		{"no end mark", slices.Concat(header(0), plain), ""},
+		{"a block that is cut off", slices.Concat(header(0), plain[:10]), ""},
+		{"a missing checksum", slices.Concat(header(lz4ContentChecksum), plain, end), ""},
+		{"a dictionary", slices.Concat(header(lz4Dictionary), plain, end), ""},
+		{"a header that is cut off", header(lz4ContentSize), ""},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			d := decompressor{limit: 1 << 20}
+			out, err := d.append([]byte("before "), 3, c.src)
+			if c.want == "" {
+				if !errors.Is(err, ErrCorrupt) {
+					t.Errorf("%q, %v", out, err)
+				}
+				return
+			}
+			if err != nil || string(out) != "before "+c.want {
+				t.Errorf("%q, %v", out, err)
+			}
+		})
 	}
 }
 

@@ -92,7 +92,9 @@ func (c FetchConfig) Validate() error {
 	positive("min_bytes", c.MinBytes, "1")
 	positive("max_bytes", c.MaxBytes, "2097152")
 	positive("max_partition_bytes", c.MaxPartitionBytes, "1048576")
-	positive("memory_bytes", c.MemoryBytes, "12582912")
+	if c.MemoryBytes < 512<<10 || int64(c.MemoryBytes) > 1<<30 { // less leaves a request nothing to bring
+		faults = append(faults, fmt.Errorf("fetch.memory_bytes: %d is not between 524288 and 1073741824; for example 12582912", c.MemoryBytes))
+	}
 	positive("max_batch_bytes", c.MaxBatchBytes, "67108864")
 	if c.Isolation != ReadCommitted && c.Isolation != ReadUncommitted {
 		faults = append(faults, fmt.Errorf("fetch.isolation: %d is not 0 (read uncommitted) or 1 (read committed)", c.Isolation))

@@ -91,6 +91,32 @@ func TestPrefetchedRecordsOfADeletedTopicAreNotHandedOut(t *testing.T) {
 	}
 }
 
+// The reader is in the middle of a piece when the topic goes: the rest of the piece is of the old one.
+func TestRestOfAPieceOfADeletedTopicIsNotHandedOut(t *testing.T) {
+	brokers := testBrokers(t)
+	topic := createTopic(t, brokers, 1)
+	c := admin(t, brokers)
+	const batches, each = 28, 50
+	for n := range batches {
+		produce(t, c, topic, 0, "", rawBatch{values: numbered(each*n, each)})
+	}
+	f := startFetcher(t, brokers, func(c *FetchConfig) { c.MaxPartitionBytes = 32 << 10 })
+	p := f.Open(TopicPartition{topic, 0}, 0)
+	eventually(t, "a piece and more is prefetched", func() bool { p.mu.Lock(); defer p.mu.Unlock(); return len(p.slot.raw) > 8<<10 })
+	b, err := p.Next(deadline(t))
+	if err != nil || b.Next >= 1000 || !p.more {
+		t.Fatalf("the first batch ends at %d, more: %t, %v", b.Next, p.more, err)
+	}
+	eventually(t, "everything is prefetched", func() bool { p.mu.Lock(); defer p.mu.Unlock(); return p.offset == batches*each })
+	deleteTopic(t, brokers, topic)
+	createTopicNamed(t, brokers, topic, 1)
+	produce(t, admin(t, brokers), topic, 0, "", rawBatch{values: numbered(9000, 5)})
+	eventually(t, "the reset", func() bool { return resets(t, f, topic, Recreated) == 1 })
+	if b, err = p.Next(deadline(t)); err != nil || b.First != 0 || string(b.Records[0].Value) != "v09000" {
+		t.Errorf("a batch from %d of %d records: %v", b.First, len(b.Records), err)
+	}
+}
+
 // editFetch has every answer of k to a Fetch replaced where edit returns one.
 func editFetch(k *kfake.Cluster, edit func(node int32, req *kmsg.FetchRequest, p *kmsg.FetchResponseTopicPartition, asked kmsg.FetchRequestTopicPartition) bool) {
 	k.ControlKey(int16(kmsg.Fetch), func(r kmsg.Request) (kmsg.Response, error, bool) {
@@ -295,6 +321,9 @@ func TestOversizedResponseFailsTheGuiltyPartitionOnly(t *testing.T) {
 		}
 		if got := read(t, open[p], want); strings.Join(got, " ") != "last" {
 			t.Errorf("partition %d: %q", p, got)
+		}
+		if alone, _ := open[p].needs(); alone {
+			t.Errorf("partition %d is still asked by itself", p)
 		}
 	}
 }
