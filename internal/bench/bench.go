@@ -225,7 +225,7 @@ func (b *Bench) latency(ctx context.Context, s *Session) (_ *Latency, err error)
 	}
 	l, err := s.Latency(ctx, command, Load{
 		Events: cfg.Topics.Events, Scores: cfg.Topics.Scores,
-		Rate: b.cfg.Rate, WarmUp: b.cfg.WarmUp, Measure: b.cfg.Measure, Source: b.source,
+		Rate: b.cfg.Rate, WarmUp: b.cfg.WarmUp, Measure: b.cfg.Measure, Source: b.source, BrokerPID: b.cfg.BrokerPID,
 	})
 	return &l, err
 }

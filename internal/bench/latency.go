@@ -23,6 +23,7 @@ type Load struct {
 	WarmUp         time.Duration // from the start of the process on, not measured
 	Measure        time.Duration
 	Source         feed.Source
+	BrokerPID      int // of a broker on this machine; 0: its CPU time is not measured
 	// Sent gives the time of publishing, in ms since 1970, that a score carries from its event. Nil takes the timestamp
 	// of the record.
 	Sent func(score *consumer.Record) (int64, error)
@@ -36,7 +37,11 @@ type Latency struct {
 	P95   float64 `json:"p95"`
 	P99   float64 `json:"p99"`
 	Max   float64 `json:"max"`
-	CPU   float64 `json:"cpu_us_per_event"` // of the process, while it was measured
+	// While it was measured: CPU time of the process and of the broker (0 where that was not asked for), and what the
+	// rest of the machine used.
+	CPU        float64 `json:"cpu_us_per_event"`
+	BrokerCPU  float64 `json:"broker_cpu_us_per_event"`
+	OtherCores float64 `json:"other_cores"`
 }
 
 // patience is how long scores may stay out after the last event.
@@ -61,7 +66,7 @@ func (s *Session) Latency(interrupt context.Context, command *exec.Cmd, l Load) 
 	want := int(l.Rate * total.Seconds())
 	var seen int
 	var ms []float64
-	var cpu time.Duration
+	var used usage
 	ctx, stop := context.WithTimeoutCause(interrupt, total+patience, fmt.Errorf("not all scores arrived within %v of the last event", patience))
 	defer stop()
 	work, done := context.WithCancel(ctx)
@@ -98,7 +103,7 @@ func (s *Session) Latency(interrupt context.Context, command *exec.Cmd, l Load) 
 			return p.ended()
 		case <-time.After(time.Until(begin)):
 		}
-		before, _, err := sampleProcess(command.Process.Pid)
+		before, err := p.use(l.BrokerPID)
 		if err != nil {
 			return err
 		}
@@ -107,8 +112,8 @@ func (s *Session) Latency(interrupt context.Context, command *exec.Cmd, l Load) 
 		case <-p.exited:
 			return p.ended()
 		}
-		cpu, _, err = sampleProcess(command.Process.Pid)
-		cpu -= before
+		after, err := p.use(l.BrokerPID)
+		used = after.since(before)
 		return err
 	})
 	if err := g.Wait(); err != nil {
@@ -124,6 +129,6 @@ func (s *Session) Latency(interrupt context.Context, command *exec.Cmd, l Load) 
 	return Latency{
 		Rate: l.Rate, Count: len(ms),
 		P50: train.Quantile(ms, 0.5), P95: train.Quantile(ms, 0.95), P99: train.Quantile(ms, 0.99), Max: train.Quantile(ms, 1),
-		CPU: float64(cpu.Microseconds()) / float64(len(ms)),
+		CPU: perEvent(used.process, len(ms)), BrokerCPU: perEvent(used.broker, len(ms)), OtherCores: used.otherCores(),
 	}, nil
 }

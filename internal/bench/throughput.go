@@ -52,16 +52,16 @@ func (s *Session) Drain(ctx context.Context, command *exec.Cmd, b Backlog) (t Th
 	for i := range partitions {
 		partitions[i] = consumer.TopicPartition{Topic: b.Topic, Partition: int32(i)}
 	}
-	before, err := use(b.BrokerPID)
-	if err != nil {
-		return t, err
-	}
 	started := time.Now()
 	p, err := start(command)
 	if err != nil {
 		return t, err
 	}
 	defer p.stop(ctx)
+	before, err := p.use(b.BrokerPID)
+	if err != nil {
+		return t, err
+	}
 	samples := []sample{{}}
 	for last := samples[0]; last.done < int64(b.Events); {
 		select {
@@ -80,50 +80,66 @@ func (s *Session) Drain(ctx context.Context, command *exec.Cmd, b Backlog) (t Th
 		for _, o := range offsets {
 			last.done += max(0, o)
 		}
-		last.cpu, t.PeakMemory, err = sampleProcess(command.Process.Pid)
-		if errors.Is(err, fs.ErrNotExist) {
-			<-p.exited
-			return t, p.ended()
-		}
-		if err != nil {
+		if last.cpu, t.PeakMemory, err = p.sample(); err != nil {
 			return t, err
 		}
 		samples = append(samples, last)
 	}
-	after, err := use(b.BrokerPID)
+	after, err := p.use(b.BrokerPID)
 	if err != nil {
 		return t, err
 	}
-	last := samples[len(samples)-1]
-	perEvent := func(d time.Duration, n int64) float64 { return float64(d.Nanoseconds()) / 1e3 / float64(n) }
+	used, last := after.since(before), samples[len(samples)-1]
 	t.WallSeconds = last.at.Seconds()
 	t.EventsPerSecond = float64(b.Events) / t.WallSeconds
-	t.CPU = perEvent(last.cpu, int64(b.Events))
-	t.BrokerCPU = perEvent(after.broker-before.broker, int64(b.Events))
-	t.OtherCores = max(0, (after.machine-before.machine-(after.own-before.own)-(after.broker-before.broker)-last.cpu).Seconds()/t.WallSeconds)
+	t.CPU = perEvent(last.cpu, b.Events)
+	t.BrokerCPU = perEvent(used.broker, b.Events)
+	t.OtherCores = used.otherCores()
 	from := samples[slices.IndexFunc(samples, func(s sample) bool { return s.done*10 >= int64(b.Events) })]
 	to := samples[slices.IndexFunc(samples, func(s sample) bool { return s.done*10 >= 9*int64(b.Events) })]
 	if n := to.done - from.done; n > 0 {
 		t.SteadyPerSecond = float64(n) / (to.at - from.at).Seconds()
-		t.SteadyCPU = perEvent(to.cpu-from.cpu, n)
+		t.SteadyCPU = perEvent(to.cpu-from.cpu, int(n))
 	}
 	return t, nil
 }
 
-// usage is the CPU time that everybody else has used.
-type usage struct{ machine, own, broker time.Duration }
+// perEvent is in microseconds.
+func perEvent(d time.Duration, n int) float64 { return float64(d.Nanoseconds()) / 1e3 / float64(n) }
 
-func use(brokerPID int) (u usage, err error) {
+// usage is CPU time: of everything on the machine, and within it of the measurement, the process and the broker.
+type usage struct {
+	wall                          time.Duration // since 1970
+	machine, own, process, broker time.Duration
+}
+
+func (p *process) use(brokerPID int) (u usage, err error) {
+	u.wall = time.Duration(time.Now().UnixNano())
 	if u.machine, err = sampleMachine(); err != nil {
 		return u, err
 	}
 	if u.own, _, err = sampleProcess(os.Getpid()); err != nil {
 		return u, err
 	}
+	if u.process, _, err = p.sample(); err != nil {
+		return u, err
+	}
 	if brokerPID != 0 {
 		u.broker, _, err = sampleProcess(brokerPID)
 	}
 	return u, err
+}
+
+func (u usage) since(before usage) usage {
+	return usage{
+		wall: u.wall - before.wall, machine: u.machine - before.machine,
+		own: u.own - before.own, process: u.process - before.process, broker: u.broker - before.broker,
+	}
+}
+
+// otherCores is what nobody under measurement used.
+func (u usage) otherCores() float64 {
+	return max(0, (u.machine-u.own-u.process-u.broker).Seconds()/u.wall.Seconds())
 }
 
 // process is a program under measurement.
@@ -142,6 +158,16 @@ func start(command *exec.Cmd) (*process, error) {
 		_ = command.Wait() // ProcessState tells how
 	}()
 	return p, nil
+}
+
+// sample is what the process has used so far.
+func (p *process) sample() (cpu time.Duration, peak int64, err error) {
+	cpu, peak, err = sampleProcess(p.command.Process.Pid)
+	if errors.Is(err, fs.ErrNotExist) {
+		<-p.exited
+		err = p.ended()
+	}
+	return cpu, peak, err
 }
 
 // ended is the error of a measurement whose program has.

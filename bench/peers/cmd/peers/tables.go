@@ -31,8 +31,8 @@ func writeTables(w io.Writer, s settings, runs []result) error {
 	}
 	if s.latencyRounds > 0 {
 		fmt.Fprintf(w, "\n%.0f events/s, from publishing to a read_committed reader, medians of %d rounds\n\n", s.rate, s.latencyRounds)
-		fmt.Fprintln(w, "| contender | p50 ms | p95 ms | p99 ms | max ms | CPU µs/event |")
-		fmt.Fprintln(w, "|---|---|---|---|---|---|")
+		fmt.Fprintln(w, "| contender | p50 ms | p95 ms | p99 ms | max ms | CPU µs/event | broker µs/event | other cores |")
+		fmt.Fprintln(w, "|---|---|---|---|---|---|---|---|")
 		for _, c := range s.contenders {
 			of := func(figure func(bench.Latency) float64) float64 {
 				var values []float64
@@ -44,10 +44,11 @@ func writeTables(w io.Writer, s settings, runs []result) error {
 				slices.Sort(values)
 				return train.Quantile(values, 0.5)
 			}
-			fmt.Fprintf(w, "| %s | %.1f | %.1f | %.1f | %.1f | %.1f |\n", c.name,
+			fmt.Fprintf(w, "| %s | %.1f | %.1f | %.1f | %.1f | %.1f | %.1f | %.2f |\n", c.name,
 				of(func(l bench.Latency) float64 { return l.P50 }), of(func(l bench.Latency) float64 { return l.P95 }),
 				of(func(l bench.Latency) float64 { return l.P99 }), of(func(l bench.Latency) float64 { return l.Max }),
-				of(func(l bench.Latency) float64 { return l.CPU }))
+				of(func(l bench.Latency) float64 { return l.CPU }), of(func(l bench.Latency) float64 { return l.BrokerCPU }),
+				of(func(l bench.Latency) float64 { return l.OtherCores }))
 		}
 	}
 	return nil
