@@ -1,17 +1,26 @@
 package trees
 
-import "math"
+import (
+	"fmt"
+	"math"
+)
 
 // Engine computes the margins of one ensemble. It is immutable and may be shared by goroutines.
 type Engine struct {
-	ensemble Ensemble
-	bias     []float64
-	opaque   error // why there are no contributions
+	ensemble  Ensemble
+	explained []explanation
+	points    [][]float64 // of the quadrature with n+1 points
+	weights   [][]float64
+	bias      []float64
+	opaque    error // why there are no contributions
 }
 
 // Scratch is the memory that an engine works in. It belongs to one goroutine; the zero value is
 // ready and grows once.
-type Scratch struct{}
+type Scratch struct {
+	taken        []uint8   // for each split, bit 0 or 1: the side that the row takes
+	above, below []float64 // for each split and point: products of edges above, sums over leaves below
+}
 
 // Compile checks the ensemble and prepares it for scoring. The engine keeps references to its
 // slices: they must not change afterwards.
@@ -19,7 +28,52 @@ func Compile(e Ensemble) (*Engine, error) {
 	if err := e.Validate(); err != nil {
 		return nil, err
 	}
-	return &Engine{ensemble: e}, nil
+	engine := &Engine{ensemble: e}
+	engine.prepareContributions()
+	return engine, nil
+}
+
+// prepareContributions readies the trees for Contributions, or notes why there are none.
+func (e *Engine) prepareContributions() {
+	m := &e.ensemble
+	e.bias = make([]float64, m.Outputs)
+	most := 0
+	for i := range m.Trees {
+		t := &m.Trees[i]
+		x, err := explain(t)
+		if err != nil {
+			e.opaque, e.explained, e.bias = fmt.Errorf("tree %d: %w", i, err), nil, nil
+			return
+		}
+		e.explained = append(e.explained, x)
+		most = max(most, x.points)
+		for k := range m.Outputs {
+			if len(t.Vectors) > 0 || k == t.Output {
+				e.bias[k] += x.expectation(t, m.Outputs, k)
+			}
+		}
+	}
+	for n := range most {
+		points, weights := legendre(n + 1)
+		e.points, e.weights = append(e.points, points), append(e.weights, weights)
+	}
+	for k := range e.bias {
+		switch {
+		case m.Base != nil && !m.BaseLast:
+			e.bias[k] = m.divided(e.bias[k] + m.Base[k])
+		case m.Base != nil:
+			e.bias[k] = m.divided(e.bias[k]) + m.Base[k]
+		default:
+			e.bias[k] = m.divided(e.bias[k])
+		}
+	}
+}
+
+func (e *Ensemble) divided(x float64) float64 {
+	if e.Divisor == 0 {
+		return x
+	}
+	return x / e.Divisor
 }
 
 // Features is the number of inputs of a row.
