@@ -80,6 +80,7 @@ type Position struct {
 	Lag              int64     // offsets from Next to what can be read; -1 while unknown
 	Buffered         int       // bytes prefetched
 	Answered         time.Time // when a broker last answered for it, or when it was opened
+	HeldSince        time.Time // since when the last stable offset is seen to stand at an open transaction; zero: there is none
 	Err              error     // why the partition stands still
 }
 

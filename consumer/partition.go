@@ -52,6 +52,7 @@ type Partition struct {
 	highWatermark int64
 	answered      time.Time // when a broker last answered for this partition
 	lastStable    int64
+	heldSince     time.Time // since when lastStable is before highWatermark and has not moved; zero: it is not
 }
 
 // replica is a follower near by that the leader has sent us to (KIP-392).
@@ -322,6 +323,12 @@ func (p *Partition) deliver(q *question, a *answer, share int) (again, got bool)
 	}
 	p.failures, p.alone = 0, false
 	p.answered = time.Now()
+	switch {
+	case a.lastStable >= a.highWatermark:
+		p.heldSince = time.Time{}
+	case p.heldSince.IsZero() || p.lastStable != a.lastStable:
+		p.heldSince = p.answered
+	}
 	p.highWatermark, p.lastStable = a.highWatermark, a.lastStable
 	e := scan(a.records, q.offset)
 	if e.largest > 0 {
@@ -379,6 +386,6 @@ func (p *Partition) report() Position {
 	defer p.mu.Unlock()
 	return Position{
 		TopicPartition: p.TopicPartition, Next: p.position, HighWatermark: p.highWatermark,
-		LastStableOffset: p.lastStable, Lag: p.lagLocked(), Buffered: len(p.slot.raw), Answered: p.answered, Err: p.err,
+		LastStableOffset: p.lastStable, Lag: p.lagLocked(), Buffered: len(p.slot.raw), Answered: p.answered, HeldSince: p.heldSince, Err: p.err,
 	}
 }

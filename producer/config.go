@@ -40,12 +40,23 @@ type Config struct {
 	// (KIP-890). Zero takes what the cluster has finalised.
 	TransactionVersion int `yaml:"transaction_version"`
 
+	// OnRetry hears of every request that is about to be repeated; nil: nobody does. The goroutines of the publishers call
+	// it, at the same time.
+	OnRetry func(Retry) `yaml:"-"`
+
 	// Metrics counts what is published. Nil counts nothing that anybody sees.
 	Metrics *Metrics `yaml:"-"`
 
 	// Pool is the memory that publishers share. Nil gives each publisher one of its own, and all units of a Shared one
 	// together.
 	Pool *Pool `yaml:"-"`
+}
+
+// Retry is a request that failed and is repeated after a pause.
+type Retry struct {
+	Err       error // with operation and object
+	Attempts  int   // so far
+	Since, At time.Time
 }
 
 // DefaultConfig returns the defaults.

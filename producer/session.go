@@ -141,6 +141,9 @@ func (s *session) persist(ctx context.Context, limit time.Time, op operation, fo
 			forget()
 		}
 		s.metrics.retries.WithLabelValues(op.name, retryLabel(e.Code)).Inc()
+		if s.cfg.OnRetry != nil {
+			s.cfg.OnRetry(Retry{Err: e, Attempts: tries, Since: start, At: now})
+		}
 		if err := sleep(ctx, wait); err != nil {
 			return fmt.Errorf("%s %s: %w (%w)", op.name, op.object, err, noVerdict{e})
 		}

@@ -24,6 +24,7 @@ type Config struct {
 	Delivery     Delivery     `yaml:"delivery"`      // exactly-once or at-least-once
 	Topics       Topics       `yaml:"topics"`        // topic names
 	CreateTopics CreateTopics `yaml:"create_topics"` // create what is missing at start
+	DeadLetters  DeadLetters  `yaml:"dead_letters"`  // when bad records are a flood
 	Fetch        Fetch        `yaml:"fetch"`         // how events are read
 	Produce      Produce      `yaml:"produce"`       // how scores are written
 	Reasons      Reasons      `yaml:"reasons"`       // explanations in each score
@@ -97,6 +98,15 @@ type CreateTopics struct {
 	Partitions        int  `yaml:"partitions"`
 	ReplicationFactor int  `yaml:"replication_factor"`
 }
+
+// DeadLetters says when bad records are no data any more but an outage, which stops a partition.
+type DeadLetters struct {
+	FloodWindow int     `yaml:"flood_window"` // records of a partition that are judged; 0: nothing stops it
+	FloodShare  float64 `yaml:"flood_share"`  // more bad ones of them are a flood
+}
+
+// MaxFloodWindow is the largest dead_letters.flood_window.
+const MaxFloodWindow = 8192
 
 // Fetch says how events are read.
 type Fetch struct {
@@ -190,6 +200,7 @@ func Default() Config {
 			DriftAlerts: "churn-drift-alerts",
 		},
 		CreateTopics: CreateTopics{Partitions: 8, ReplicationFactor: 1},
+		DeadLetters:  DeadLetters{FloodWindow: 1000, FloodShare: 0.5},
 		Fetch: Fetch{
 			MaxWait:           Duration(100 * time.Millisecond),
 			MaxBytes:          8 << 20,

@@ -72,6 +72,7 @@ func (c *Config) faults(named map[string]bool) []error {
 	k.check(c.Model != "", "model", "is empty; give the directory of a model artefact, for example ./models/telco (`churnstream train` writes one)")
 	k.oneOf("delivery", string(c.Delivery), string(ExactlyOnce), string(AtLeastOnce))
 	c.checkTopics(&k)
+	c.checkDeadLetters(&k)
 	c.checkGroup(&k)
 	c.checkTransport(&k)
 	k.check(c.Reasons.Top >= 0 && c.Reasons.Top <= 100, "reasons.top", "%d is outside 0 to 100", c.Reasons.Top)
@@ -118,6 +119,12 @@ func (c *Config) checkTopics(k *checker) {
 		k.check(c.CreateTopics.Partitions >= 1 && c.CreateTopics.Partitions <= 10_000, "create_topics.partitions", "%d is outside 1 to 10000", c.CreateTopics.Partitions)
 		k.check(c.CreateTopics.ReplicationFactor >= 1 && c.CreateTopics.ReplicationFactor <= 100, "create_topics.replication_factor", "%d is outside 1 to 100", c.CreateTopics.ReplicationFactor)
 	}
+}
+
+func (c *Config) checkDeadLetters(k *checker) {
+	d := c.DeadLetters
+	k.check(d.FloodWindow == 0 || d.FloodWindow >= 100 && d.FloodWindow <= MaxFloodWindow, "dead_letters.flood_window", "%d is neither 0 (off) nor in 100 to %d, for example 1000", d.FloodWindow, MaxFloodWindow)
+	k.check(d.FloodShare > 0 && d.FloodShare < 1, "dead_letters.flood_share", "%v must be above 0 and below 1, for example 0.5", d.FloodShare)
 }
 
 func (c *Config) checkGroup(k *checker) {

@@ -26,6 +26,8 @@ func (t *task) appendDeadLetter(r *consumer.Record, cause *schemas.RecordError) 
 		return err
 	}
 	t.tally.deadLetters[cause.Class]++
+	t.tally.bad++
+	t.tally.newest = cause.Error()
 	t.log.Debug().Int64("offset", r.Offset).Str("class", string(cause.Class)).Msg("dead letter")
 	return nil
 }

@@ -240,7 +240,7 @@ func newOutage(t testing.TB) *outage {
 func (o *outage) client(t testing.TB) *schemas.HTTPRegistry {
 	t.Helper()
 	cfg := schemas.DefaultRegistryConfig()
-	cfg.URLs, cfg.RetryFor = []string{o.url}, 100*time.Millisecond
+	cfg.URLs, cfg.RetryFor, cfg.UnknownFor = []string{o.url}, 100*time.Millisecond, 50*time.Millisecond
 	registry, err := schemas.NewRegistry(cfg)
 	if err != nil {
 		t.Fatal(err)

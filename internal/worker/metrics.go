@@ -23,6 +23,7 @@ type metrics struct {
 	retain      prometheus.Counter
 	deadLetters map[schemas.ErrorClass]prometheus.Counter
 	batches     prometheus.Counter
+	floods      prometheus.Counter
 	restarts    prometheus.Counter
 	missing     map[string]prometheus.Counter // by input
 	unseen      map[string]prometheus.Counter // by input
@@ -57,6 +58,7 @@ func newMetrics(reg prometheus.Registerer, model *scoring.Model) *metrics {
 		missing:     map[string]prometheus.Counter{},
 		unseen:      map[string]prometheus.Counter{},
 		batches:     counter("batches_total", "Batches committed; in exactly-once delivery each is one transaction."),
+		floods:      counter("floods_total", "Times that a flood of bad records stopped a partition."),
 		restarts:    counter("partition_restarts_total", "Times that a partition was begun again after an aborted batch or a fence."),
 		latency: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Namespace: "churnstream", Name: "end_to_end_latency_seconds",
@@ -75,7 +77,7 @@ func newMetrics(reg prometheus.Registerer, model *scoring.Model) *metrics {
 	}
 	gauges("model_info", "The loaded model; always 1.", "name", "version", "digest", "variant").
 		WithLabelValues(model.Name(), model.Version(), model.Digest(), "champion").Set(1)
-	reg.MustRegister(m.events, m.scores, m.batches, m.restarts, m.latency)
+	reg.MustRegister(m.events, m.scores, m.batches, m.floods, m.restarts, m.latency)
 	return m
 }
 
@@ -105,19 +107,23 @@ func (m *metrics) observe(batch *consumer.Batch, t *tally, now time.Time) {
 // ownership shows what is owned and how far it has come, as of the scrape: an idle partition has a lag of 0, and one
 // that was given up has no series.
 type ownership struct {
-	progress                   func() []progress
-	owned, records, secondsLag *prometheus.Desc
+	progress                                  func() []progress
+	states                                    func() []PartitionState
+	owned, records, secondsLag, held, waiting *prometheus.Desc
 }
 
-func newOwnership(of func() []progress) *ownership {
+func newOwnership(of func() []progress, states func() []PartitionState) *ownership {
 	desc := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc(prometheus.BuildFQName("churnstream", "", name), help, labels, nil)
 	}
 	return &ownership{
 		progress:   of,
+		states:     states,
 		owned:      desc("owned_partitions", "Partitions that this worker owns."),
 		records:    desc("consumer_lag_records", "Readable events of an owned partition that are not yet scored and committed.", "topic", "partition"),
 		secondsLag: desc("consumer_lag_seconds", "Age of the event that an owned partition has come to; 0 without a lag.", "topic", "partition"),
+		held:       desc("partition_held_records", "Records of an owned partition that cannot be read before a producer's open transaction ends.", "topic", "partition"),
+		waiting:    desc("partition_waiting_seconds", "How long an owned partition has been waiting, and for what; no series where it is at work or idle.", "topic", "partition", "for"),
 	}
 }
 
@@ -126,6 +132,8 @@ func (o *ownership) Describe(ch chan<- *prometheus.Desc) {
 	ch <- o.owned
 	ch <- o.records
 	ch <- o.secondsLag
+	ch <- o.held
+	ch <- o.waiting
 }
 
 // Collect implements prometheus.Collector.
@@ -136,8 +144,14 @@ func (o *ownership) Collect(ch chan<- prometheus.Metric) {
 		partition := strconv.Itoa(int(p.source.Partition))
 		if p.lag >= 0 {
 			ch <- prometheus.MustNewConstMetric(o.records, prometheus.GaugeValue, float64(p.lag), p.source.Topic, partition)
+			ch <- prometheus.MustNewConstMetric(o.held, prometheus.GaugeValue, float64(max(0, p.held)), p.source.Topic, partition)
 		}
 		ch <- prometheus.MustNewConstMetric(o.secondsLag, prometheus.GaugeValue, p.behind.Seconds(), p.source.Topic, partition)
+	}
+	for _, s := range o.states() {
+		if s.For != "" {
+			ch <- prometheus.MustNewConstMetric(o.waiting, prometheus.GaugeValue, s.Seconds, s.source.Topic, strconv.Itoa(int(s.source.Partition)), string(s.For))
+		}
 	}
 }
 

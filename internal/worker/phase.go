@@ -22,11 +22,30 @@ func (s step) String() string {
 	return [...]string{"starting", "idle", "working", "committing", "waiting"}[s]
 }
 
+// waiting is what a partition waits for, as the label of a metric has it.
+type waiting string
+
+const (
+	waitStart       waiting = "start"            // its producer, its position or its statistics
+	waitCommit      waiting = "commit"           // the end of its transaction
+	waitBrokers     waiting = "brokers"          // answers to its fetches
+	waitRegistry    waiting = "schema_registry"  // a schema
+	waitRetry       waiting = "retry"            // the pause after a batch that was given up
+	waitFlood       waiting = "flood"            // the end of a flood of bad records
+	waitTransaction waiting = "open_transaction" // somebody else's transaction, behind which nothing can be read
+)
+
 // phase is written by the task and read by the probes.
 type phase struct {
 	step   atomic.Int32
 	since  atomic.Int64 // nanoseconds since 1970
-	reason atomic.Pointer[string]
+	reason atomic.Pointer[reason]
+}
+
+// reason says in words what a step waits for.
+type reason struct {
+	what waiting
+	text string
 }
 
 func (p *phase) set(s step, now time.Time) {
@@ -34,17 +53,24 @@ func (p *phase) set(s step, now time.Time) {
 	p.since.Store(now.UnixNano())
 }
 
-func (p *phase) wait(reason string, now time.Time) {
-	p.reason.Store(&reason)
-	p.set(stepWaiting, now)
+// start notes a part of the start, which began at since.
+func (p *phase) start(with string, since time.Time) {
+	p.reason.Store(&reason{waitStart, with})
+	p.set(stepStarting, since)
 }
 
-func (p *phase) get() (s step, since time.Time, reason string) {
+// wait notes an outage of something else that began at since.
+func (p *phase) wait(what waiting, text string, since time.Time) {
+	p.reason.Store(&reason{what, text})
+	p.set(stepWaiting, since)
+}
+
+func (p *phase) get() (s step, since time.Time, why reason) {
 	s, since = step(p.step.Load()), time.Unix(0, p.since.Load())
-	if r := p.reason.Load(); r != nil && s == stepWaiting {
-		reason = *r
+	if r := p.reason.Load(); r != nil && (s == stepWaiting || s == stepStarting) {
+		why = *r
 	}
-	return s, since, reason
+	return s, since, why
 }
 
 // inHand is the batch that a task is about to commit. It is written by the task and read by probes and metrics.

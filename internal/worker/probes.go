@@ -17,10 +17,13 @@ const stalled = 2 * time.Minute
 
 // PartitionState is what one owned partition does, for people who look at /readyz.
 type PartitionState struct {
+	source consumer.TopicPartition
+
 	Partition string  `json:"partition"`
 	Step      string  `json:"step"`
-	Seconds   float64 `json:"seconds"` // in this step
-	Lag       int64   `json:"lag"`     // readable events that are not scored yet; -1 while unknown
+	Seconds   float64 `json:"seconds"`       // in this step
+	Lag       int64   `json:"lag"`           // readable events that are not scored yet; -1 while unknown
+	For       waiting `json:"for,omitempty"` // what it waits for
 	Reason    string  `json:"reason,omitempty"`
 }
 
@@ -51,9 +54,9 @@ func (w *Worker) Ready() admin.Status {
 	for _, p := range states {
 		switch {
 		case p.Step == stepStarting.String():
-			unready("partition %s is starting for %.1f s", p.Partition, p.Seconds)
+			unready("partition %s is starting for %.1f s; it waits for %s", p.Partition, p.Seconds, p.Reason)
 		case p.Step == stepCommitting.String() && p.Seconds > w.patience().Seconds():
-			unready("partition %s has been committing for %.1f s: look at the brokers", p.Partition, p.Seconds)
+			unready("partition %s has been committing for %.1f s: %s", p.Partition, p.Seconds, p.Reason)
 		case p.Step == stepWaiting.String():
 			unready("partition %s waits for %.1f s: %s", p.Partition, p.Seconds, p.Reason)
 		case w.cfg.Admin.MaxLag > 0 && p.Lag > w.cfg.Admin.MaxLag:
@@ -72,13 +75,21 @@ func (w *Worker) states() []PartitionState {
 	progress := w.progress()
 	states := make([]PartitionState, len(progress))
 	for i, p := range progress {
-		step, since, reason := p.task.phase.get()
-		states[i] = PartitionState{
-			Partition: fmt.Sprintf("%s/%d", p.source.Topic, p.source.Partition),
-			Step:      step.String(), Seconds: now.Sub(since).Seconds(), Lag: p.lag, Reason: reason,
+		step, since, why := p.task.phase.get()
+		s := &states[i]
+		*s = PartitionState{
+			source: p.source, Partition: p.source.String(),
+			Step: step.String(), Seconds: now.Sub(since).Seconds(), Lag: p.lag, For: why.what, Reason: why.text,
 		}
-		if step == stepIdle && p.silent > w.patience() && now.Sub(since) > w.patience() {
-			states[i].Step, states[i].Reason = stepWaiting.String(), fmt.Sprintf("no broker has answered its fetches for %.0f s", p.silent.Seconds())
+		switch {
+		case step == stepCommitting && now.Sub(since) > w.patience():
+			s.For, s.Reason = waitCommit, w.commits.waitsFor()
+		case step == stepIdle && p.silent > w.patience() && now.Sub(since) > w.patience():
+			s.Step, s.For, s.Reason = stepWaiting.String(), waitBrokers, fmt.Sprintf("no broker has answered its fetches for %.0f s", p.silent.Seconds())
+		case step == stepIdle && p.lag == 0 && !p.heldSince.IsZero(): // no fault of ours: it stays ready
+			s.For, s.Seconds = waitTransaction, time.Since(p.heldSince).Seconds()
+			s.Reason = fmt.Sprintf("a producer's transaction is open since %s: %d records behind offset %d cannot be read before it ends",
+				p.heldSince.UTC().Format(time.RFC3339), p.held, p.stable)
 		}
 	}
 	return states
@@ -91,6 +102,10 @@ type progress struct {
 	silent time.Duration // since a broker answered a fetch; none is under way while a batch is in hand
 	lag    int64         // readable events that are not committed; -1 while unknown
 	behind time.Duration // age of the event that it has come to, 0 without a lag
+
+	heldSince time.Time // since when an open transaction of a producer holds the partition back; zero: none does
+	held      int64     // records that cannot be read for that
+	stable    int64     // the first of them
 }
 
 // progress reports every owned partition, in their order.
@@ -108,6 +123,7 @@ func (w *Worker) progress() []progress {
 		if position, open := positions[source]; open {
 			p.silent = time.Since(position.Answered)
 			p.lag = position.Lag // counts the batch in hand as done
+			p.heldSince, p.stable, p.held = position.HeldSince, position.LastStableOffset, position.HighWatermark-position.LastStableOffset
 			if first := owned.task.inHand.first.Load(); first != noBatch && position.LastStableOffset >= 0 {
 				p.lag = max(0, position.LastStableOffset-first)
 			}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -31,6 +32,9 @@ type task struct {
 	phase  phase  // what it does now, for the probes
 	inHand inHand // likewise: how far it has come
 
+	breaker breaker
+	accept  chan struct{} // of size 1: an operator accepts the flood that holds the partition
+
 	publisher producer.Publisher
 	decoder   *schemas.Decoder
 	scorer    *scoring.Scorer
@@ -50,6 +54,8 @@ type task struct {
 type tally struct {
 	scores, churn   int
 	deadLetters     map[schemas.ErrorClass]int
+	bad             int            // all dead letters
+	newest          string         // what is wrong with the last of them
 	missing, unseen map[string]int // by input
 }
 
@@ -67,9 +73,11 @@ func newTask(w *Worker, source consumer.TopicPartition, log zerolog.Logger) *tas
 			ModelName: w.model.Name(), ModelVersion: w.model.Version(), ModelDigest: w.model.Digest(),
 			Variant: "champion", Threshold: w.model.Threshold(),
 		},
-		tally: tally{deadLetters: map[schemas.ErrorClass]int{}, missing: map[string]int{}, unseen: map[string]int{}},
+		breaker: newBreaker(w.cfg.DeadLetters),
+		accept:  make(chan struct{}, 1),
+		tally:   tally{deadLetters: map[schemas.ErrorClass]int{}, missing: map[string]int{}, unseen: map[string]int{}},
 	}
-	t.phase.set(stepStarting, w.now())
+	t.phase.start("nothing yet", w.now())
 	t.inHand.none()
 	return t
 }
@@ -96,7 +104,7 @@ func (t *task) run(fetch, work context.Context) error {
 			return fmt.Errorf("partition %s/%d: %w", t.source.Topic, t.source.Partition, err)
 		}
 		t.worker.metrics.restarts.Inc()
-		t.phase.wait("pause before a new attempt", t.worker.now())
+		t.phase.wait(waitRetry, "pause before a new attempt: "+err.Error(), t.worker.now())
 		wait(fetch, backoff(attempt))
 	}
 }
@@ -104,7 +112,8 @@ func (t *task) run(fetch, work context.Context) error {
 // own is one ownership of the partition: fence predecessors, take up position and statistics where the last commit left
 // them, then process batch after batch.
 func (t *task) own(fetch, work context.Context) (progressed bool, err error) {
-	t.phase.set(stepStarting, t.worker.now())
+	began := t.worker.now()
+	t.phase.start("its producer", began)
 	if t.publisher, err = t.worker.newPublisher(t.source); err != nil {
 		return false, err
 	}
@@ -113,11 +122,13 @@ func (t *task) own(fetch, work context.Context) (progressed bool, err error) {
 	if err := t.publisher.Begin(fetch); err != nil {
 		return false, err
 	}
+	t.phase.start("the committed offset, which a transaction that a former owner left open holds back until it ends", began)
 	offsets, err := consumer.CommittedOffsets(fetch, t.worker.client, t.worker.cfg.Group.ID, t.worker.membership.Identity(), []consumer.TopicPartition{t.source})
 	if err != nil {
 		return false, err
 	}
 	if t.worker.cfg.Drift.Enabled {
+		t.phase.start("the drift state, which an open transaction in its topic holds back until it ends", began)
 		if t.counts, err = t.worker.newCounts(fetch, t.source); err != nil {
 			return false, err
 		}
@@ -132,9 +143,16 @@ func (t *task) own(fetch, work context.Context) (progressed bool, err error) {
 		if err != nil {
 			return progressed, err
 		}
+		first := batch.First
 		if err := t.process(fetch, work, batch); err != nil {
 			t.rollBack(work)
-			return progressed, err
+			var flood *floodError
+			if !errors.As(err, &flood) {
+				return progressed, err
+			}
+			if err := t.hold(fetch, partition, first, flood); err != nil {
+				return progressed, err
+			}
 		}
 		progressed = true
 		if err := t.publisher.Begin(work); err != nil { // the next unit; asks the broker for nothing
@@ -154,6 +172,7 @@ func (t *task) process(fetch, work context.Context, batch *consumer.Batch) error
 		t.counts.SetClock(t.worker.now().UnixMilli())
 	}
 	for chunk := range slices.Chunk(batch.Records, chunkRows) {
+		bad := t.tally.bad
 		t.phase.set(stepWorking, t.worker.now())
 		if err := t.decode(fetch, chunk); err != nil {
 			return err
@@ -166,6 +185,9 @@ func (t *task) process(fetch, work context.Context, batch *consumer.Batch) error
 			return err
 		}
 		clock.lap(stageEncode)
+		if err := t.checkFlood(chunk, t.tally.bad-bad); err != nil {
+			return err
+		}
 	}
 	if err := t.appendCounts(); err != nil {
 		return err
@@ -189,6 +211,7 @@ func (t *task) decode(fetch context.Context, chunk []consumer.Record) error {
 	for i := range chunk {
 		r := &chunk[i]
 		err := t.decodeOne(fetch, r)
+		var since time.Time
 		for attempt := 0; err != nil; attempt++ {
 			var poison *schemas.RecordError
 			if errors.As(err, &poison) {
@@ -201,7 +224,10 @@ func (t *task) decode(fetch context.Context, chunk []consumer.Record) error {
 				return fetch.Err()
 			}
 			t.log.Error().Err(err).Int64("offset", r.Offset).Msg("event cannot be decoded now; waiting for the schema registry")
-			t.phase.wait("schema registry: "+err.Error(), t.worker.now())
+			if attempt == 0 {
+				since = t.worker.now()
+			}
+			t.phase.wait(waitRegistry, "schema registry: "+err.Error(), since)
 			wait(fetch, backoff(attempt))
 			err = t.decodeOne(fetch, r)
 		}
@@ -317,6 +343,7 @@ func (t *task) observe(batch *consumer.Batch) {
 	if t.counts != nil {
 		t.counts.Commit()
 	}
+	t.breaker.keep()
 	t.worker.metrics.observe(batch, &t.tally, t.worker.now())
 	t.tally.reset()
 }
@@ -324,6 +351,7 @@ func (t *task) observe(batch *consumer.Batch) {
 // rollBack gives up the batch in hand. When even that fails the next Begin does it.
 func (t *task) rollBack(ctx context.Context) {
 	t.tally.reset() // the statistics are restored anew
+	t.breaker.undo()
 	if err := t.publisher.Abort(ctx); err != nil {
 		t.log.Warn().Err(err).Msg("abort failed; the next start of the producer ends the transaction")
 	}
@@ -343,15 +371,20 @@ func (t *tally) add(s *schemas.Score) {
 }
 
 func (t *tally) reset() {
-	t.scores, t.churn = 0, 0
+	t.scores, t.churn, t.bad, t.newest = 0, 0, 0, ""
 	clear(t.deadLetters)
 	clear(t.missing)
 	clear(t.unseen)
 }
 
-// backoff is the pause before attempt n+1: 50 ms doubling to 5 s.
+// backoff is the pause before attempt n+1: 50 ms doubling to 5 s, with jitter.
 func backoff(attempt int) time.Duration {
-	return min(50*time.Millisecond<<min(attempt, 10), 5*time.Second)
+	return jitter(min(50*time.Millisecond<<min(attempt, 10), 5*time.Second))
+}
+
+// jitter keeps workers that failed together from trying again together: three to five quarters of d.
+func jitter(d time.Duration) time.Duration {
+	return time.Duration(float64(d) * (0.75 + 0.5*rand.Float64()))
 }
 
 func wait(ctx context.Context, d time.Duration) {

@@ -56,6 +56,10 @@ type Worker struct {
 	version  string
 	now      func() time.Time
 
+	floodLook time.Duration // pause before the first look at a flood that holds a partition
+	quietWait time.Duration // how long a partition waits before the log says so
+	commits   retries
+
 	appendScore func(dst []byte, numbers []float64, s *schemas.Score) []byte
 
 	transport    *kafka.Transport
@@ -106,6 +110,8 @@ func New(cfg config.Config, deps Dependencies) (*Worker, error) {
 		now:       deps.Now,
 		transport: deps.Transport,
 		tasks:     map[consumer.TopicPartition]*ownedTask{},
+		floodLook: firstFloodLook,
+		quietWait: quietWait,
 
 		appendScore: deps.AppendScore,
 	}
@@ -134,10 +140,11 @@ func New(cfg config.Config, deps Dependencies) (*Worker, error) {
 		return nil, err
 	}
 	w.metrics = newMetrics(deps.Metrics, w.model)
-	deps.Metrics.MustRegister(newOwnership(w.progress))
+	deps.Metrics.MustRegister(newOwnership(w.progress, w.states))
 	if w.producing, err = producerConfig(cfg, producer.NewMetrics(deps.Metrics)); err != nil {
 		return nil, err
 	}
+	w.producing.OnRetry = w.commits.note
 	if w.shared, err = newShared(cfg, w.producing, w.client); err != nil {
 		return nil, err
 	}
@@ -170,6 +177,7 @@ func (w *Worker) Run(ctx context.Context) error {
 
 	w.group.Go(func() error { return w.fetcher.Run(w.work) })
 	w.group.Go(func() error { return w.restoring.Run(w.work) })
+	w.group.Go(func() error { return newWaitLog(w).run(w.work) })
 	if w.shared != nil {
 		w.group.Go(func() error { return w.shared.Run(w.work) })
 	}
