@@ -29,6 +29,12 @@ type Source interface {
 	Ready() Status // false: it does not do its work now
 }
 
+// FloodAccepter is a Source that can be told to let partitions go on that a flood of bad records holds: all, or the one
+// that is named topic/partition. It gives the names of those that it held.
+type FloodAccepter interface {
+	AcceptFlood(partition string) []string
+}
+
 // Config of the listener.
 type Config struct {
 	Listen string // host:port; port 0 picks one
@@ -60,6 +66,10 @@ func New(cfg Config, version Version, source Source, metrics *prometheus.Registr
 	mux.HandleFunc("GET /livez", probe(source.Live))
 	mux.HandleFunc("GET /readyz", probe(source.Ready))
 	mux.HandleFunc("GET /version", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, http.StatusOK, version) })
+	if a, ok := source.(FloodAccepter); ok {
+		// A page in the operator's browser must not do it.
+		mux.Handle("POST /dead-letters/accept", http.NewCrossOriginProtection().Handler(accept(a)))
+	}
 	if cfg.Pprof {
 		mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 		mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
@@ -106,6 +116,18 @@ func probe(ask func() Status) http.HandlerFunc {
 		}
 		writeJSON(w, code, s)
 	}
+}
+
+func accept(a FloodAccepter) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		accepted := a.AcceptFlood(r.URL.Query().Get("partition"))
+		code := http.StatusOK
+		if len(accepted) == 0 {
+			code = http.StatusNotFound
+			accepted = []string{}
+		}
+		writeJSON(w, code, map[string][]string{"accepted": accepted})
+	})
 }
 
 func writeJSON(w http.ResponseWriter, code int, v any) {

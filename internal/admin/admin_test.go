@@ -93,3 +93,58 @@ func TestTakenPortIsNamed(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+type floods struct {
+	source
+	held map[string]bool
+}
+
+func (f floods) AcceptFlood(partition string) (accepted []string) {
+	for name := range f.held {
+		if partition == "" || partition == name {
+			accepted = append(accepted, name)
+		}
+	}
+	return accepted
+}
+
+func TestAFloodIsAcceptedByPostAndNotFromAPageElsewhere(t *testing.T) {
+	base := start(t, Config{}, floods{held: map[string]bool{"events/3": true}})
+	post := func(query, origin string) (int, string) {
+		t.Helper()
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, base+"/dead-letters/accept"+query, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if origin != "" {
+			request.Header.Set("Origin", origin)
+		}
+		r, err := http.DefaultClient.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Body.Close()
+		b, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r.StatusCode, strings.TrimSpace(string(b))
+	}
+	for _, c := range []struct {
+		query, origin string
+		code          int
+		body          string
+	}{
+		{"", "", http.StatusOK, `{"accepted":["events/3"]}`},
+		{"?partition=events/3", "", http.StatusOK, `{"accepted":["events/3"]}`},
+		{"?partition=events/4", "", http.StatusNotFound, `{"accepted":[]}`},
+		{"", "https://elsewhere.example", http.StatusForbidden, ""},
+	} {
+		if code, body := post(c.query, c.origin); code != c.code || c.body != "" && body != c.body {
+			t.Errorf("POST %q of %q: %d %s, want %d %s", c.query, c.origin, code, body, c.code, c.body)
+		}
+	}
+	if code, _ := get(t, base+"/dead-letters/accept"); code != http.StatusMethodNotAllowed {
+		t.Errorf("GET: %d", code)
+	}
+}

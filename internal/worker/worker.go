@@ -160,6 +160,9 @@ func New(cfg config.Config, deps Dependencies) (*Worker, error) {
 // returns nil. Any other end is an error that names its cause.
 func (w *Worker) Run(ctx context.Context) error {
 	if err := w.prepare(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil //nolint:nilerr // the end was asked for before the start was over
+		}
 		return err
 	}
 	defer w.client.CloseIdleConnections()
