@@ -71,7 +71,7 @@ func activities(tb testing.TB, n int) [][]byte {
 
 func BenchmarkDecode(b *testing.B) {
 	values := activities(b, 1024)
-	decoder, err := NewDecoder(activityContract(), &fixedRegistry{schemas: map[int32]string{7: activitySchema}})
+	decoder, err := NewDecoder(DecoderConfig{Contract: activityContract(), Registry: &fixedRegistry{schemas: map[int32]string{7: activitySchema}}})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 
 	"github.com/linkedin/goavro/v2"
@@ -15,26 +16,54 @@ import (
 // exponentially where they use each other several times.
 const maxVisits = 1 << 15
 
-// compile makes the program that reads the contract's inputs from records written with schema. A schema that cannot
-// feed the contract gives a program that refuses every record with one error that names all reasons.
-func compile(schema string, id int32, contract Contract) *program {
-	refuse := func(class ErrorClass, path string, err error) *program {
-		return &program{refused: &RecordError{Class: class, Path: path, Err: fmt.Errorf("schema id %d: %w", id, err)}}
+// plan is what a program is compiled for: the inputs that are wanted and, if one is configured, the schema that the
+// events are read with. Without one they are read as they were written.
+type plan struct {
+	contract Contract
+	reader   *avroschema.Type // nil: the writer's
+}
+
+// newPlan checks a reader's schema: its own defaults, and that the contract finds every input in it.
+func newPlan(contract Contract, reader string) (plan, error) {
+	p := plan{contract: contract}
+	if err := contract.Validate(); err != nil {
+		return p, fmt.Errorf("event contract: %w", err)
 	}
-	writer, err := avroschema.Parse(schema)
+	if reader == "" {
+		return p, nil
+	}
+	t, err := avroschema.Parse(reader)
+	if err == nil {
+		err = t.CheckDefaults()
+	}
+	if err != nil {
+		return p, fmt.Errorf("reader's schema: %w", err)
+	}
+	if own := p.compile(Schema{Text: reader}, "its own events"); own.refused != nil {
+		return p, fmt.Errorf("reader's schema: the model cannot be fed from it: %w", own.refused)
+	}
+	p.reader = t
+	return p, nil
+}
+
+// compile makes the program that reads the contract's inputs from records written with schema; label names the schema
+// in messages. A schema that cannot feed the contract gives a program that refuses every record with one error that
+// names all reasons.
+func (p plan) compile(schema Schema, label string) *program {
+	refuse := func(class ErrorClass, path string, err error) *program {
+		return &program{refused: &RecordError{Class: class, Path: path, Err: fmt.Errorf("%s: %w", label, err)}}
+	}
+	writer, err := avroschema.Parse(schema.Text, schema.References...)
 	if err != nil {
 		return refuse(SchemaMismatch, "", err)
 	}
 	if err := secondOpinion(writer); err != nil {
 		return refuse(SchemaMismatch, "", err)
 	}
-	c := compiler{id: id, sizes: make(map[*avroschema.Type]int64), open: make(map[*avroschema.Type]bool)}
-	if err := c.refuseRecursion(writer); err != nil {
+	c := newCompiler(p.contract, label)
+	faults, err := c.compile(writer, p.reader, contractTree(p.contract))
+	if err != nil {
 		return refuse(SchemaMismatch, "", err)
-	}
-	faults := c.project(writer, contractTree(contract), "")
-	if c.visits > maxVisits {
-		return refuse(SchemaMismatch, "", fmt.Errorf("the schema has more than %d types when its named types are written out", maxVisits))
 	}
 	if len(faults) > 0 {
 		reasons := faults[0].text // the error itself names the first path
@@ -53,20 +82,59 @@ func secondOpinion(writer *avroschema.Type) error {
 	return err
 }
 
-// schemaFault says why an input cannot be fed from the writer's schema.
+// schemaFault says why an input cannot be fed from the writer's schema, or why the writer's schema cannot be read with
+// the reader's.
 type schemaFault struct {
 	class ErrorClass
 	path  string
 	text  string
 }
 
+func mismatch(path, format string, args ...any) []schemaFault {
+	return []schemaFault{{SchemaMismatch, path, fmt.Sprintf(format, args...)}}
+}
+
 type compiler struct {
 	program program
-	id      int32
+	label   string
 	visits  int
 	depth   int // of the blocks around the code being emitted
+	checks  int // emitted instructions that may refuse a value which its type allows
 	sizes   map[*avroschema.Type]int64
 	open    map[*avroschema.Type]bool // records on the way down, then false
+	sources []source                  // by column
+}
+
+func newCompiler(contract Contract, label string) *compiler {
+	return &compiler{
+		label: label, sizes: make(map[*avroschema.Type]int64), open: make(map[*avroschema.Type]bool),
+		sources: make([]source, len(contract.Inputs)),
+	}
+}
+
+// source is where an input comes from, for reports.
+type source struct {
+	types     []string // the writer's, one a branch of a union
+	how       []string // the conversion of each, empty where there is none
+	fallback  bool     // the reader's default, where the writer has no such field
+	byDefault string   // that default as JSON
+}
+
+// compile emits the whole program. An error is about the schema as such, faults are about what is wanted from it.
+func (c *compiler) compile(writer, reader *avroschema.Type, wanted *pathNode) ([]schemaFault, error) {
+	if err := c.refuseRecursion(writer); err != nil {
+		return nil, err
+	}
+	if reader == nil {
+		reader = writer
+	} else if err := c.refuseRecursion(reader); err != nil {
+		return nil, err
+	}
+	faults := c.project(writer, reader, wanted, "")
+	if c.visits > maxVisits {
+		return nil, fmt.Errorf("the schema has more than %d types when its named types are written out", maxVisits)
+	}
+	return faults, nil
 }
 
 func (c *compiler) refuseRecursion(t *avroschema.Type) error {
@@ -107,39 +175,143 @@ func (c *compiler) cut(place int32) {
 	c.program.code, c.program.paths = c.program.code[:place], c.program.paths[:place]
 }
 
-// fail emits the refusal of a record for one reason.
-func (c *compiler) fail(f schemaFault) {
-	c.program.fails = append(c.program.fails, &RecordError{Class: f.class, Path: f.path, Err: fmt.Errorf("schema id %d: %s", c.id, f.text)})
-	c.emit(f.path, instruction{op: opFail, n: int32(len(c.program.fails) - 1)})
+// refusal keeps a reason for which single records are refused, and gives its number.
+func (c *compiler) refusal(f schemaFault) int32 {
+	c.checks++
+	c.program.fails = append(c.program.fails, &RecordError{Class: f.class, Path: f.path, Err: fmt.Errorf("%s: %s", c.label, f.text)})
+	return int32(len(c.program.fails) - 1)
 }
 
-// project emits code that reads what node wants from a value of type t. The faults make the whole schema unfit.
-func (c *compiler) project(t *avroschema.Type, node *pathNode, path string) []schemaFault {
-	switch {
-	case node == nil:
-		c.skip(t, path)
+// fail emits the refusal of a record for one reason.
+func (c *compiler) fail(f schemaFault) { c.emit(f.path, instruction{op: opFail, n: c.refusal(f)}) }
+
+// project emits code that steps over a value written as w and read as r (the same where there is no reader's schema),
+// and takes from it what node wants, if anything. The faults make the whole schema unfit.
+func (c *compiler) project(w, r *avroschema.Type, node *pathNode, path string) []schemaFault {
+	if c.visits > maxVisits {
 		return nil
-	case t.Kind == avroschema.Union:
-		return c.projectUnion(t, node, path)
-	case t.Kind == avroschema.Null:
-		return nullFaults(node, path, "the writer's type is null")
-	case node.input != nil:
-		return c.store(t, node, path)
-	case t.Kind != avroschema.Record:
-		return []schemaFault{{SchemaMismatch, path, fmt.Sprintf("the writer's type is %s, the contract needs a record with %q", t, node.children[0].name)}}
 	}
+	switch {
+	case node == nil && w == r:
+		c.skip(w, path)
+		return nil
+	case w.Kind == avroschema.Union:
+		return c.projectUnion(w, r, node, path)
+	case r.Kind == avroschema.Union:
+		branch := avroschema.Branch(r, w)
+		if branch == nil {
+			return mismatch(path, "the writer's type is %s, the reader's is %s and has no branch for it", w, r)
+		}
+		return c.project(w, branch, node, path)
+	}
+	if w != r {
+		if faults := unresolved(w, r, path); faults != nil {
+			return faults
+		}
+	}
+	switch {
+	case w.Kind == avroschema.Null:
+		if node == nil {
+			return nil
+		}
+		return nullFaults(node, path, "the writer's type is null")
+	case node != nil && node.input != nil:
+		return c.store(w, r, node, path)
+	case node != nil && w.Kind != avroschema.Record:
+		return c.storeParts(w, r, node, path)
+	case w.Kind == avroschema.Record:
+		return c.projectRecord(w, r, node, path)
+	case w.Kind == avroschema.Array, w.Kind == avroschema.Map:
+		return c.projectBlocks(w, r, path)
+	case w.Kind == avroschema.Enum:
+		c.visits++
+		_, partial, fault := c.symbols(w, r, path)
+		if fault != nil || partial == nil {
+			c.skip(w, path)
+			return fault
+		}
+		c.emit(path, *partial)
+		return nil
+	default:
+		c.skip(w, path)
+		return nil
+	}
+}
+
+// unresolved says why the specification does not let w be read as r; neither is a union. What they contain is not
+// looked at.
+func unresolved(w, r *avroschema.Type, path string) []schemaFault {
+	switch {
+	case w.Kind != r.Kind:
+		if !avroschema.Promotes(w.Kind, r.Kind) {
+			return mismatch(path, "the writer's type is %s, the reader's is %s", w, r)
+		}
+	case r.Name != "" && !avroschema.SameName(r, w):
+		return mismatch(path, "the writer's type is %s, the reader's is %s, which has no such alias", w, r)
+	case w.Size != r.Size:
+		return mismatch(path, "the writer's type is %s of %d bytes, the reader's is %s of %d", w, w.Size, r, r.Size)
+	}
+	if w.Meaning() == avroschema.Decimal && r.Meaning() == avroschema.Decimal && (w.Scale != r.Scale || w.Precision != r.Precision) {
+		return mismatch(path, "the writer's type is %s, the reader's is %s; decimals of another precision or scale do not match", w, r)
+	}
+	return nil
+}
+
+func (c *compiler) projectRecord(w, r *avroschema.Type, node *pathNode, path string) []schemaFault {
+	c.visits++
 	var faults []schemaFault
-	for i := range t.Fields {
-		field := &t.Fields[i]
-		faults = append(faults, c.project(field.Type, node.child(field.Name), join(path, field.Name))...)
+	readAs := make([]int, len(w.Fields)) // place of the reader's field, or -1
+	var matched []int
+	if w == r {
+		for i := range readAs {
+			readAs[i] = i
+		}
+	} else {
+		for i := range readAs {
+			readAs[i] = -1
+		}
+		matched = avroschema.MatchFields(r, w)
+		for i, place := range matched {
+			if place >= 0 {
+				readAs[place] = i
+			}
+		}
+	}
+	for i := range w.Fields {
+		field := &w.Fields[i]
+		if readAs[i] < 0 {
+			c.skip(field.Type, join(path, field.Name))
+			continue
+		}
+		as := &r.Fields[readAs[i]]
+		faults = append(faults, c.project(field.Type, as.Type, node.child(as.Name), join(path, as.Name))...)
+	}
+	for i, place := range matched {
+		if place >= 0 {
+			continue
+		}
+		f := &r.Fields[i]
+		at := join(path, f.Name)
+		if !f.HasDefault {
+			class := SchemaMismatch
+			if node.child(f.Name) != nil {
+				class = MissingField
+			}
+			faults = append(faults, schemaFault{class, at, fmt.Sprintf("the writer's %s has no such field, and the reader's %s has no default", w, f.Type)})
+			continue
+		}
+		faults = append(faults, c.setDefault(f, node.child(f.Name), at)...)
+	}
+	if node == nil {
+		return faults
+	}
+	has := make(map[string]bool, len(r.Fields))
+	for i := range r.Fields {
+		has[r.Fields[i].Name] = true
 	}
 	for _, child := range node.children {
-		present := false
-		for i := range t.Fields {
-			present = present || t.Fields[i].Name == child.name
-		}
-		if !present {
-			faults = append(faults, nullFaults(child, join(path, child.name), "the writer's "+t.String()+" has no such field")...)
+		if !has[child.name] {
+			faults = append(faults, nullFaults(child, join(path, child.name), "the writer's "+w.String()+" has no such field")...)
 		}
 	}
 	return faults
@@ -167,26 +339,71 @@ func nullFaults(node *pathNode, path, why string) []schemaFault {
 	return faults
 }
 
-// projectUnion emits one piece of code a branch. A branch that cannot feed the contract refuses the records that take
-// it; the schema is unfit when no branch but null is of use.
-func (c *compiler) projectUnion(t *avroschema.Type, node *pathNode, path string) []schemaFault {
+// setDefault emits the code that gives the inputs at node the default of a reader's field that the writer does not have.
+// The default is encoded and read like any value, once, here.
+func (c *compiler) setDefault(f *avroschema.Field, node *pathNode, path string) []schemaFault {
+	encoded, err := avroschema.AppendDefault(nil, f.Type, f.Default)
+	if err != nil {
+		return mismatch(path, "the reader's default: %v", err)
+	}
+	if node == nil {
+		return nil
+	}
+	own := &compiler{label: c.label, visits: c.visits, sizes: c.sizes, open: c.open, sources: make([]source, len(c.sources))}
+	if faults := own.project(f.Type, f.Type, node, path); len(faults) > 0 {
+		return faults
+	}
+	c.visits = own.visits
+	rows := NewRows(len(c.sources), 1)
+	numbers, categories := rows.Row(rows.Append())
+	if err := own.program.run(encoded, numbers, categories, rows, make([]int64, own.program.loops)); err != nil {
+		var bad *RecordError
+		if errors.As(err, &bad) {
+			return []schemaFault{{bad.Class, path, fmt.Sprintf("the reader's default: %v", bad.Err)}}
+		}
+		return mismatch(path, "the reader's default: %v", err)
+	}
+	for _, column := range node.columns(nil) {
+		c.sources[column].fallback, c.sources[column].byDefault = true, avroschema.DefaultText(f)
+		switch {
+		case categories[column] != nil:
+			c.emit(path, instruction{op: opSetText, input: int32(column), to: int32(len(c.program.symbols))})
+			c.program.symbols = append(c.program.symbols, slices.Clone(categories[column]))
+		case !math.IsNaN(numbers[column]):
+			c.emit(path, instruction{op: opSetNumber, input: int32(column), lo: numbers[column]})
+		}
+	}
+	return nil
+}
+
+// projectUnion emits one piece of code a branch. A branch that cannot be read or cannot feed the contract refuses the
+// records that take it; the schema is unfit when no branch but null is of use.
+func (c *compiler) projectUnion(w, r *avroschema.Type, node *pathNode, path string) []schemaFault {
+	c.visits++
 	start := c.here()
 	var first []schemaFault
 	usable, values := false, false
-	c.branches(t, path, func(branch *avroschema.Type) {
+	c.branches(w, path, func(branch *avroschema.Type) {
+		as := r
+		if w == r {
+			as = branch
+		}
 		place := c.here()
-		faults := c.project(branch, node, path)
+		faults := c.project(branch, as, node, path)
 		if branch.Kind == avroschema.Null {
 			if len(faults) > 0 {
-				what := "value is"
-				if node.input == nil {
-					what = "record is"
-				}
 				fault := faults[0]
-				fault.text = "the " + what + " null, the contract needs one"
+				if fault.class == MissingField && node != nil {
+					what := "value is"
+					if node.input == nil {
+						what = "record is"
+					}
+					fault.text = "the " + what + " null, the contract needs one"
+				}
+				c.cut(place)
 				c.fail(fault)
 			}
-			usable = usable || len(faults) == 0 && len(t.Branches) == 1
+			usable = usable || len(faults) == 0 && (len(w.Branches) == 1 || node == nil)
 			return
 		}
 		values = true
@@ -204,10 +421,14 @@ func (c *compiler) projectUnion(t *avroschema.Type, node *pathNode, path string)
 		return nil
 	}
 	c.cut(start)
-	if !values {
-		return nullFaults(node, path, "the writer's type is "+t.String())
+	switch {
+	case values:
+		return first
+	case node == nil:
+		return nil
+	default:
+		return nullFaults(node, path, "the writer's type is "+w.String())
 	}
-	return first
 }
 
 // branches emits the choice between a union's branches and body for each of them.
@@ -244,86 +465,269 @@ func (c *compiler) branches(t *avroschema.Type, path string, body func(*avrosche
 	}
 }
 
-// store emits the code that reads an input from a value of type t.
-func (c *compiler) store(t *avroschema.Type, node *pathNode, path string) []schemaFault {
+// store emits the code that reads an input from a value written as w and read as r.
+func (c *compiler) store(w, r *avroschema.Type, node *pathNode, path string) []schemaFault {
+	in, how, ok := reading(w, r, node.input.Kind)
+	if !ok {
+		if w == r {
+			return mismatch(path, "the writer's type is %s, the contract needs a %s", w, node.input.Kind)
+		}
+		return mismatch(path, "the writer's type is %s, the reader's is %s, the contract needs a %s", w, r, node.input.Kind)
+	}
+	if in.op == opSymbol {
+		table, _, fault := c.symbols(w, r, path)
+		if fault != nil {
+			return fault
+		}
+		in = table
+	}
+	c.emitInput(in, node, path)
+	c.note(node, w, how)
+	return nil
+}
+
+func (c *compiler) note(node *pathNode, w *avroschema.Type, how string) {
+	s := &c.sources[node.column]
+	s.types, s.how = append(s.types, w.String()), append(s.how, how)
+}
+
+func (c *compiler) emitInput(in instruction, node *pathNode, path string) {
 	input := node.input
-	in := instruction{input: int32(node.column), nullable: input.Nullable, lo: -math.MaxFloat64, hi: math.MaxFloat64}
+	in.input, in.nullable, in.lo, in.hi = int32(node.column), input.Nullable, -math.MaxFloat64, math.MaxFloat64
 	if input.Min != nil {
 		in.lo = *input.Min
 	}
 	if input.Max != nil {
 		in.hi = *input.Max
 	}
-	op, n, ok := reading(t, input.Kind)
-	if !ok {
-		return []schemaFault{{SchemaMismatch, path, fmt.Sprintf("the writer's type is %s, the contract needs a %s", t, input.Kind)}}
+	c.visits++
+	c.emit(path, in)
+}
+
+// storeParts emits the code that reads numbers whose path names, as its last part, the unit of a value that has one.
+func (c *compiler) storeParts(w, r *avroschema.Type, node *pathNode, path string) []schemaFault {
+	parts := units(w, r)
+	if len(parts) == 0 {
+		return mismatch(path, "the writer's type is %s, the contract needs a record with %q", w, node.children[0].name)
 	}
-	in.op, in.n = op, n
-	if op == opSymbol {
-		in.to = int32(len(c.program.symbols))
-		in.n = int32(len(t.Symbols))
-		for _, s := range t.Symbols {
-			c.program.symbols = append(c.program.symbols, []byte(s))
+	var faults []schemaFault
+	for _, child := range node.children {
+		at := join(path, child.name)
+		has := slices.ContainsFunc(parts, func(u unit) bool { return u.name == child.name })
+		switch {
+		case !has || child.input == nil:
+			faults = append(faults, mismatch(at, "the writer's type is %s, which has no part %q; it has %s", w, child.name, names(parts))...)
+		case child.input.Kind != Number:
+			faults = append(faults, mismatch(at, "the part %s of the writer's %s is a number, the contract needs a %s", child.name, w, child.input.Kind)...)
 		}
 	}
-	c.emit(path, in)
+	if len(faults) > 0 {
+		return faults
+	}
+	for _, u := range parts {
+		child := node.child(u.name)
+		if child == nil {
+			c.emit(path, u.skip)
+			continue
+		}
+		c.emitInput(u.read, child, join(path, u.name))
+		c.note(child, w, "in "+u.name)
+	}
 	return nil
 }
 
-// reading gives the operation that reads a kind from a writer's type, and its operand; see [Decoder] for the rules.
-func reading(t *avroschema.Type, kind Kind) (op opcode, n int32, ok bool) {
-	// An unknown logical type is ignored, as the specification asks.
-	meaning := t.Logical
-	switch meaning {
-	case "date", "time-millis", "time-micros", "timestamp-millis", "timestamp-micros", "timestamp-nanos",
-		"local-timestamp-millis", "local-timestamp-micros", "local-timestamp-nanos", "decimal", "duration":
+// unit is a part of a value that has a unit: how it is read and how it is stepped over.
+type unit struct {
+	name       string
+	read, skip instruction
+}
+
+func names(parts []unit) string {
+	list := make([]string, len(parts))
+	for i, u := range parts {
+		list[i] = u.name
+	}
+	return strings.Join(list, ", ")
+}
+
+// units gives the parts of a value that has a unit, in the order of the wire.
+func units(w, r *avroschema.Type) []unit {
+	m, ok := meaning(w, r)
+	if !ok {
+		return nil
+	}
+	whole := func(name string, in instruction) []unit { return []unit{{name: name, read: in}} }
+	switch m {
+	case avroschema.Date:
+		return whole("days", instruction{op: opInt})
+	case avroschema.TimeMillis:
+		return whole("millis", instruction{op: opInt})
+	case avroschema.TimestampMillis, avroschema.LocalTimestampMillis:
+		return whole("millis", instruction{op: opLong})
+	case avroschema.TimeMicros, avroschema.TimestampMicros, avroschema.LocalTimestampMicros:
+		return whole("millis", instruction{op: opFraction, n: 1e3})
+	case avroschema.TimestampNanos, avroschema.LocalTimestampNanos:
+		return whole("millis", instruction{op: opFraction, n: 1e6})
+	case avroschema.Duration:
+		skip, read := instruction{op: opSkipFixed, size: 4}, instruction{op: opUint32}
+		return []unit{{"months", read, skip}, {"days", read, skip}, {"millis", read, skip}}
 	default:
-		meaning = ""
+		return nil
+	}
+}
+
+// symbols maps the writer's symbols to the reader's: a symbol that the reader does not have becomes its default or, where
+// it has none, refuses the records that carry it. table reads an input; partial, nil if all symbols map, only checks.
+func (c *compiler) symbols(w, r *avroschema.Type, path string) (table instruction, partial *instruction, fault []schemaFault) {
+	table = instruction{op: opSymbol, n: int32(len(w.Symbols)), to: int32(len(c.program.symbols))}
+	read := make(map[string]bool, len(r.Symbols))
+	for _, s := range r.Symbols {
+		read[s] = true
+	}
+	var lost []string
+	list := make([][]byte, len(w.Symbols))
+	for i, s := range w.Symbols {
+		switch {
+		case read[s]:
+			list[i] = []byte(s)
+		case r.Default != "":
+			list[i] = []byte(r.Default)
+		default:
+			lost = append(lost, s)
+		}
+	}
+	if len(lost) == len(w.Symbols) && len(lost) > 0 {
+		return table, nil, mismatch(path, "the writer's type is %s, the reader's is %s, which has none of its symbols and no default", w, r)
+	}
+	if len(lost) > 0 {
+		table.size = int64(c.refusal(schemaFault{SchemaMismatch, path, fmt.Sprintf(
+			"the writer's type is %s, the reader's is %s, which has no default and not the symbol that the record carries, one of %s", w, r, strings.Join(lost, ", "))}))
+		check := table
+		check.op = opCheckSymbol
+		partial = &check
+	}
+	c.program.symbols = append(c.program.symbols, list...)
+	return table, partial, nil
+}
+
+// meaning is the logical type that counts for a value written as w and read as r. The reader's schema may declare a value
+// to be a plain one, or give one to a plain value; where both have one, the unit is the writer's, and ok says that both
+// mean the same sort of value.
+func meaning(w, r *avroschema.Type) (m avroschema.Meaning, ok bool) {
+	of, as := w.Meaning(), r.Meaning()
+	switch {
+	case as == avroschema.Plain, of == avroschema.Plain, of == as:
+		return as, true
+	case isTimestamp(of) && isTimestamp(as), isTimeOfDay(of) && isTimeOfDay(as):
+		return of, true
+	default:
+		return "", false
+	}
+}
+
+func isTimestamp(m avroschema.Meaning) bool {
+	return strings.HasPrefix(string(m), "timestamp-") || isLocal(m)
+}
+
+func isLocal(m avroschema.Meaning) bool { return strings.HasPrefix(string(m), "local-timestamp-") }
+
+func isTimeOfDay(m avroschema.Meaning) bool {
+	return m == avroschema.TimeMillis || m == avroschema.TimeMicros
+}
+
+// reading gives the instruction that reads a kind from a value written as w and read as r, and names the conversion;
+// see [Decoder] for the rules.
+func reading(w, r *avroschema.Type, kind Kind) (in instruction, how string, ok bool) {
+	m, ok := meaning(w, r)
+	if !ok {
+		return in, "", false
 	}
 	switch kind {
 	case Number:
-		if meaning != "" {
-			return 0, 0, false
-		}
-		switch t.Kind {
-		case avroschema.Int:
-			return opInt, 0, true
-		case avroschema.Long:
-			return opLong, 0, true
-		case avroschema.Float:
-			return opFloat, 0, true
-		case avroschema.Double:
-			return opDouble, 0, true
-		default:
-		}
+		return readingNumber(w, r, m)
 	case Category:
-		switch t.Kind {
-		case avroschema.String:
-			return opText, 0, true
-		case avroschema.Bytes:
-			return opText, 0, meaning == ""
-		case avroschema.Enum:
-			return opSymbol, 0, true
-		default:
+		switch {
+		case w.Kind == avroschema.Enum:
+			return instruction{op: opSymbol}, "symbol", true
+		case w.Kind == avroschema.String && r.Kind == avroschema.String:
+			return instruction{op: opText}, "", true
+		case w.Kind == avroschema.Bytes || w.Kind == avroschema.String:
+			return instruction{op: opText}, w.Kind.String() + " as text", m == avroschema.Plain || m == avroschema.UUID
+		case w.Kind == avroschema.Fixed && m == avroschema.UUID:
+			return instruction{op: opUUID}, "uuid as text", true
 		}
 	case Boolean:
-		return opBoolean, 0, t.Kind == avroschema.Boolean
+		return instruction{op: opBoolean}, "", w.Kind == avroschema.Boolean
 	case Date:
-		return opInt, 0, t.Kind == avroschema.Int && (meaning == "date" || meaning == "")
+		if m == avroschema.Plain {
+			m = w.Meaning()
+		}
+		return instruction{op: opInt}, "", w.Kind == avroschema.Int && r.Kind == avroschema.Int && (m == avroschema.Date || m == avroschema.Plain)
 	case Timestamp:
-		switch {
-		case t.Kind == avroschema.Int && meaning == "":
-			return opInt, 0, true
-		case t.Kind != avroschema.Long:
-		case meaning == "timestamp-millis", meaning == "":
-			return opLong, 0, true
-		case meaning == "timestamp-micros":
-			return opFraction, 1e3, true
-		case meaning == "timestamp-nanos":
-			return opFraction, 1e6, true
+		return readingTimestamp(w, r, m)
+	}
+	return in, "", false
+}
+
+func readingNumber(w, r *avroschema.Type, m avroschema.Meaning) (in instruction, how string, ok bool) {
+	if m == avroschema.Decimal {
+		in = instruction{op: opDecimal, n: int32(w.Scale)}
+		if w.Meaning() != avroschema.Decimal {
+			in.n = int32(r.Scale)
+		}
+		if w.Kind == avroschema.Fixed {
+			in.op, in.size = opDecimalFixed, int64(w.Size)
+		}
+		return in, "decimal to double", true
+	}
+	if m != avroschema.Plain {
+		return in, "", false
+	}
+	switch w.Kind {
+	case avroschema.Int:
+		in.op, how = opInt, "int to double"
+	case avroschema.Long:
+		in.op, how = opLong, "long to double"
+	case avroschema.Float:
+		in.op, how = opFloat, "float to double"
+	case avroschema.Double:
+		in.op = opDouble
+	default:
+		return in, "", false
+	}
+	if r.Kind == avroschema.Float && w.Kind != avroschema.Float { // the reader's float has fewer digits
+		in.op, how = opLongAsFloat, w.Kind.String()+" to float"
+		if w.Kind == avroschema.Int {
+			in.op = opIntAsFloat
 		}
 	}
-	return 0, 0, false
+	return in, how, true
+}
+
+func readingTimestamp(w, r *avroschema.Type, m avroschema.Meaning) (in instruction, how string, ok bool) {
+	if m == avroschema.Plain {
+		m = w.Meaning()
+	}
+	// A local time names no instant, unless the reader's schema says that it does.
+	instant := isTimestamp(r.Meaning()) && !isLocal(r.Meaning())
+	if isLocal(m) && !instant || isLocal(r.Meaning()) || r.Kind != avroschema.Int && r.Kind != avroschema.Long {
+		return in, "", false
+	}
+	switch m {
+	case avroschema.Plain:
+		if w.Kind == avroschema.Int {
+			return instruction{op: opInt}, "int as milliseconds", true
+		}
+		return instruction{op: opLong}, "long as milliseconds", w.Kind == avroschema.Long
+	case avroschema.TimestampMillis, avroschema.LocalTimestampMillis:
+		return instruction{op: opLong}, "", true
+	case avroschema.TimestampMicros, avroschema.LocalTimestampMicros:
+		return instruction{op: opFraction, n: 1e3}, "microseconds to milliseconds", true
+	case avroschema.TimestampNanos, avroschema.LocalTimestampNanos:
+		return instruction{op: opFraction, n: 1e6}, "nanoseconds to milliseconds", true
+	default:
+		return in, "", false
+	}
 }
 
 // skip emits the code that steps over a value of type t.
@@ -362,6 +766,20 @@ func (c *compiler) skip(t *avroschema.Type, path string) {
 	}
 }
 
+// projectBlocks steps over an array or map whose elements have to be readable as the reader's. Only where that depends on
+// the record does the code look at them.
+func (c *compiler) projectBlocks(w, r *avroschema.Type, path string) []schemaFault {
+	start, targets, checks := c.here(), len(c.program.targets), c.checks
+	var faults []schemaFault
+	c.blocks(w, path, func() { faults = c.project(w.Items, r.Items, nil, path) })
+	if len(faults) > 0 || c.checks == checks {
+		c.cut(start)
+		c.program.targets = c.program.targets[:targets]
+		c.skipBlocks(w, path)
+	}
+	return faults
+}
+
 // skipBlocks steps over an array or map: blocks that give their size at once, fixed-size elements by multiplication,
 // others one by one. An element takes at least one byte or is always empty, so the record's size bounds the work.
 func (c *compiler) skipBlocks(t *avroschema.Type, path string) {
@@ -371,6 +789,11 @@ func (c *compiler) skipBlocks(t *avroschema.Type, path string) {
 			return
 		}
 	}
+	c.blocks(t, path, func() { c.skip(t.Items, path) })
+}
+
+// blocks emits the loop over an array's or map's blocks, with element for each value.
+func (c *compiler) blocks(t *avroschema.Type, path string, element func()) {
 	minimum := c.minimumSize(t.Items)
 	if t.Kind == avroschema.Map {
 		minimum++
@@ -382,7 +805,7 @@ func (c *compiler) skipBlocks(t *avroschema.Type, path string) {
 	if t.Kind == avroschema.Map {
 		c.emit(path, instruction{op: opSkipBytes})
 	}
-	c.skip(t.Items, path)
+	element()
 	c.emit(path, instruction{op: opNext, n: slot, to: int32(header)})
 	c.program.code[header].to = c.here()
 	c.depth--

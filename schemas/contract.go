@@ -52,8 +52,9 @@ func (k *Kind) UnmarshalText(text []byte) error {
 // Input is one declared value of an event.
 type Input struct {
 	Name string `json:"name" yaml:"name"`
-	// Path is the place in the event: Avro field names joined by dots, through nested records and nullable unions.
-	// Empty means that the field is called like the input.
+	// Path is the place in the event: Avro field names joined by dots, through nested records and unions. A number may be
+	// taken from a value that has a unit by naming the unit last: .days of a date or duration, .millis of a time of day,
+	// timestamp or duration, .months of a duration. Empty means that the field is called like the input.
 	Path string `json:"path,omitempty" yaml:"path,omitempty"`
 	Kind Kind   `json:"kind" yaml:"kind"`
 	// Nullable inputs may be null, NaN or absent from the writer's schema; all three are one missing value.
@@ -227,13 +228,28 @@ func contractTree(c Contract) *pathNode {
 	return root
 }
 
+// child is nil where nothing of that name is wanted, and where nothing is wanted at all.
 func (n *pathNode) child(name string) *pathNode {
+	if n == nil {
+		return nil
+	}
 	for _, child := range n.children {
 		if child.name == name {
 			return child
 		}
 	}
 	return nil
+}
+
+// columns appends those of the inputs at and below the node.
+func (n *pathNode) columns(list []int) []int {
+	if n.input != nil {
+		list = append(list, n.column)
+	}
+	for _, child := range n.children {
+		list = child.columns(list)
+	}
+	return list
 }
 
 // The JSON form of the schema; struct order gives a stable text.

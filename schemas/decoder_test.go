@@ -21,17 +21,17 @@ type fixedRegistry struct {
 	err     error
 }
 
-func (r *fixedRegistry) SchemaByID(_ context.Context, id int32) (string, error) {
+func (r *fixedRegistry) SchemaByID(_ context.Context, id int32) (Schema, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.err != nil {
-		return "", r.err
+		return Schema{}, r.err
 	}
 	text, ok := r.schemas[id]
 	if !ok {
-		return "", fmt.Errorf("id %d: %w", id, ErrSchemaNotFound)
+		return Schema{}, fmt.Errorf("id %d: %w", id, ErrSchemaNotFound)
 	}
-	return text, nil
+	return Schema{Text: text}, nil
 }
 
 func (r *fixedRegistry) Register(context.Context, string, string) (int32, error) { return 0, r.err }
@@ -58,7 +58,7 @@ func record(fields string) string {
 
 func decodeOne(t testing.TB, schema string, value []byte, inputs ...Input) (float64, []byte, error) {
 	t.Helper()
-	decoder, err := NewDecoder(Contract{inputs}, &fixedRegistry{schemas: map[int32]string{7: schema}})
+	decoder, err := NewDecoder(DecoderConfig{Contract: Contract{inputs}, Registry: &fixedRegistry{schemas: map[int32]string{7: schema}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -269,7 +269,7 @@ func TestTheTextOfARefusedSchemaNamesEachPlaceOnce(t *testing.T) {
 
 func TestRegistryOutageIsNoRecordError(t *testing.T) {
 	registry := &fixedRegistry{err: errors.New("connection refused")}
-	decoder, err := NewDecoder(Contract{[]Input{{Name: "x", Kind: Number}}}, registry)
+	decoder, err := NewDecoder(DecoderConfig{Contract: Contract{[]Input{{Name: "x", Kind: Number}}}, Registry: registry})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -376,7 +376,7 @@ func TestBlocksAreSteppedOver(t *testing.T) {
 
 func TestClonesShareProgramsAndRunAtTheSameTime(t *testing.T) {
 	registry := &fixedRegistry{schemas: map[int32]string{7: record(`{"name":"x","type":"int"}`), 8: record(`{"name":"y","type":"string"},{"name":"x","type":"long"}`)}}
-	first, err := NewDecoder(Contract{[]Input{{Name: "x", Kind: Number}}}, registry)
+	first, err := NewDecoder(DecoderConfig{Contract: Contract{[]Input{{Name: "x", Kind: Number}}}, Registry: registry})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -32,7 +32,7 @@ func TestEventsOfAContractAreReadByGoavroAndByTheDecoder(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	decoder, err := NewDecoder(contract, &fixedRegistry{schemas: map[int32]string{7: schema}})
+	decoder, err := NewDecoder(DecoderConfig{Contract: contract, Registry: &fixedRegistry{schemas: map[int32]string{7: schema}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -228,7 +228,7 @@ func TestDecoderAgreesWithGoavroOnRandomSchemas(t *testing.T) {
 		if err != nil {
 			t.Fatalf("goavro: %v", err)
 		}
-		decoder, err := NewDecoder(Contract{inputs}, &fixedRegistry{schemas: map[int32]string{7: schema}})
+		decoder, err := NewDecoder(DecoderConfig{Contract: Contract{inputs}, Registry: &fixedRegistry{schemas: map[int32]string{7: schema}}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -260,7 +260,7 @@ func FuzzDecode(f *testing.F) {
 	}
 	ctx := context.Background()
 	f.Fuzz(func(t *testing.T, schema string, body []byte) {
-		decoder, err := NewDecoder(inputs, &fixedRegistry{schemas: map[int32]string{7: schema}})
+		decoder, err := NewDecoder(DecoderConfig{Contract: inputs, Registry: &fixedRegistry{schemas: map[int32]string{7: schema}}})
 		if err != nil {
 			t.Fatal(err)
 		}

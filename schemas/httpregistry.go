@@ -2,6 +2,8 @@ package schemas
 
 import (
 	"context"
+	"crypto/sha256"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -9,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -21,6 +24,12 @@ type RegistryConfig struct {
 	URLs     []string `yaml:"urls" json:"urls"` // tried in turn
 	Username string   `yaml:"username" json:"username"`
 	Password string   `yaml:"-" json:"-"`
+	// Token gives the bearer token of a request, each time, so that a token that is renewed in its file is used. Nil: none.
+	Token func() (string, error) `yaml:"-" json:"-"`
+	// TLS is for https URLs: roots, a client certificate, a server name. Nil: the system's roots.
+	TLS *tls.Config `yaml:"-" json:"-"`
+	// CacheDir keeps what the registry answered, for a start while it is down. Empty: nothing is kept.
+	CacheDir string `yaml:"cache_dir" json:"cache_dir"`
 	// RequestTimeout bounds one request.
 	RequestTimeout time.Duration `yaml:"request_timeout" json:"request_timeout"`
 	// RetryFor bounds how long one call keeps trying while the registry is down; the caller's context may end it before.
@@ -59,6 +68,9 @@ func (c RegistryConfig) Validate() error {
 	if c.Username == "" && c.Password != "" {
 		faults = append(faults, errors.New("registry.username: is empty though there is a password; e.g. churnstream"))
 	}
+	if c.Username != "" && c.Token != nil {
+		faults = append(faults, errors.New("registry.token_file: is given beside registry.username; a request carries one login, remove the other"))
+	}
 	for _, d := range []struct {
 		key   string
 		value time.Duration
@@ -78,24 +90,45 @@ func (c RegistryConfig) Validate() error {
 	return errors.Join(faults...)
 }
 
-// HTTPRegistry is a [Registry] behind the Confluent API. A schema is asked for once and kept; while the request is in
-// flight others wait for its answer. It is safe for concurrent use and starts no goroutines of its own.
+// HTTPRegistry is a [FingerprintRegistry] behind the Confluent API. A schema is asked for once and kept; while the
+// request is in flight others wait for its answer. It is safe for concurrent use and starts no goroutines of its own.
 type HTTPRegistry struct {
 	cfg    RegistryConfig
 	client *sr.Client
 	http   *http.Client
+	disk   *diskCache // nil: none
 
 	mu       sync.Mutex
-	schemas  map[int32]string
-	refused  map[int32]error // schemas that cannot be used, which does not change
-	unknown  map[int32]time.Time
-	inFlight map[int32]*flight
+	schemas  map[schemaKey]Schema
+	refused  map[schemaKey]error // schemas that cannot be used, which does not change
+	unknown  map[schemaKey]time.Time
+	inFlight map[schemaKey]*flight
+	read     map[subjectVersion]bool // versions whose schema is kept under its fingerprint
+}
+
+// schemaKey is what a schema is asked for by: its id, or its subject and fingerprint.
+type schemaKey struct {
+	id          int32
+	subject     string
+	fingerprint uint64
+}
+
+func (k schemaKey) String() string {
+	if k.subject == "" {
+		return fmt.Sprintf("schema %d", k.id)
+	}
+	return fmt.Sprintf("subject %s, fingerprint %016x", k.subject, k.fingerprint)
+}
+
+type subjectVersion struct {
+	subject string
+	version int
 }
 
 // flight is one request for a schema that others wait for. The results are set before done is closed.
 type flight struct {
 	done     chan struct{}
-	text     string
+	schema   Schema
 	err      error
 	canceled bool // by the asking caller, which says nothing about the registry
 }
@@ -119,21 +152,37 @@ func NewRegistry(cfg RegistryConfig) (*HTTPRegistry, error) {
 		IdleConnTimeout:       time.Minute,
 		TLSHandshakeTimeout:   cfg.RequestTimeout,
 		ResponseHeaderTimeout: cfg.RequestTimeout,
+		TLSClientConfig:       cfg.TLS,
 	}
 	client := &http.Client{Transport: boundedAnswers{transport}, Timeout: cfg.RequestTimeout}
 	opts := []sr.ClientOpt{sr.URLs(cfg.URLs...), sr.HTTPClient(client), sr.UserAgent("churnstream")}
 	if cfg.Username != "" {
 		opts = append(opts, sr.BasicAuth(cfg.Username, cfg.Password))
 	}
+	if cfg.Token != nil {
+		opts = append(opts, sr.PreReq(func(req *http.Request) error {
+			token, err := cfg.Token()
+			if err == nil {
+				req.Header.Set("Authorization", "Bearer "+token)
+			}
+			return err
+		}))
+	}
 	registry, err := sr.NewClient(opts...)
 	if err != nil {
 		return nil, fmt.Errorf("schema registry: %w", err)
 	}
-	return &HTTPRegistry{
+	r := &HTTPRegistry{
 		cfg: cfg, client: registry, http: client,
-		schemas: make(map[int32]string), refused: make(map[int32]error),
-		unknown: make(map[int32]time.Time), inFlight: make(map[int32]*flight),
-	}, nil
+		schemas: make(map[schemaKey]Schema), refused: make(map[schemaKey]error),
+		unknown: make(map[schemaKey]time.Time), inFlight: make(map[schemaKey]*flight), read: make(map[subjectVersion]bool),
+	}
+	if cfg.CacheDir != "" {
+		if r.disk, err = openDiskCache(cfg.CacheDir, cfg.URLs); err != nil {
+			return nil, fmt.Errorf("registry.cache_dir: %w", err)
+		}
+	}
+	return r, nil
 }
 
 // Close lets go of idle connections.
@@ -163,126 +212,315 @@ func (b boundedAnswers) RoundTrip(req *http.Request) (*http.Response, error) {
 // CloseIdleConnections is called by http.Client.
 func (b boundedAnswers) CloseIdleConnections() { b.next.CloseIdleConnections() }
 
-// SchemaByID returns the text of an Avro schema. It wraps [ErrSchemaNotFound] where the registry answered that there is
-// no such id, [ErrSchemaUnsupported] where the schema is no self-contained Avro schema, and anything else is an outage
-// that lasted for RetryFor or until ctx ended.
-func (r *HTTPRegistry) SchemaByID(ctx context.Context, id int32) (string, error) {
+// SchemaByID returns an Avro schema with those that it refers to. It wraps [ErrSchemaNotFound] where the registry
+// answered that there is no such id, [ErrSchemaUnsupported] where the schema is no Avro schema or refers to what is not
+// there, and anything else is an outage that lasted for RetryFor or until ctx ended.
+func (r *HTTPRegistry) SchemaByID(ctx context.Context, id int32) (Schema, error) {
+	return r.schema(ctx, schemaKey{id: id})
+}
+
+// SchemaByFingerprint returns the version of a subject that has a CRC-64-AVRO fingerprint. Its errors are those of
+// SchemaByID. The API finds nothing by fingerprint: every version of the subject is read once.
+func (r *HTTPRegistry) SchemaByFingerprint(ctx context.Context, subject string, fingerprint uint64) (Schema, error) {
+	return r.schema(ctx, schemaKey{subject: subject, fingerprint: fingerprint})
+}
+
+func (r *HTTPRegistry) schema(ctx context.Context, key schemaKey) (Schema, error) {
 	for {
 		r.mu.Lock()
-		if text, ok := r.schemas[id]; ok {
+		if schema, ok := r.schemas[key]; ok {
 			r.mu.Unlock()
-			return text, nil
+			return schema, nil
 		}
-		if err, ok := r.refused[id]; ok {
+		if err, ok := r.refused[key]; ok {
 			r.mu.Unlock()
-			return "", err
+			return Schema{}, err
 		}
-		if until, ok := r.unknown[id]; ok {
+		if until, ok := r.unknown[key]; ok {
 			if time.Now().Before(until) {
 				r.mu.Unlock()
-				return "", notFound(id)
+				return Schema{}, notFound(key)
 			}
-			delete(r.unknown, id)
+			delete(r.unknown, key)
 		}
-		f := r.inFlight[id]
+		f := r.inFlight[key]
 		if f == nil {
 			f = &flight{done: make(chan struct{})}
-			r.inFlight[id] = f
+			r.inFlight[key] = f
 			r.mu.Unlock()
-			r.fetch(ctx, id, f)
-			return f.text, f.err
+			r.fetch(ctx, key, f)
+			return f.schema, f.err
 		}
 		r.mu.Unlock()
 		select {
 		case <-f.done:
 			if !f.canceled {
-				return f.text, f.err
+				return f.schema, f.err
 			}
 		case <-ctx.Done():
-			return "", fmt.Errorf("schema registry: waiting for schema %d: %w", id, ctx.Err())
+			return Schema{}, fmt.Errorf("schema registry: waiting for %s: %w", key, ctx.Err())
 		}
 	}
 }
 
-func notFound(id int32) error {
-	return fmt.Errorf("schema registry: schema %d: %w", id, ErrSchemaNotFound)
+func notFound(key schemaKey) error {
+	return fmt.Errorf("schema registry: %s: %w", key, ErrSchemaNotFound)
 }
 
-// fetch asks for an id, keeps the answer and ends the flight.
-func (r *HTTPRegistry) fetch(ctx context.Context, id int32, f *flight) {
-	var schema sr.Schema
-	err := r.retry(ctx, func(ctx context.Context) (err error) {
-		schema, err = r.client.SchemaByID(ctx, int(id))
-		return err
-	})
+// fetch asks for a schema, keeps the answer and ends the flight. What is on disk is taken only while the registry is
+// down, and then at once: a registry that was set up anew gives its ids to other schemas.
+func (r *HTTPRegistry) fetch(ctx context.Context, key schemaKey, f *flight) {
+	var kept Schema
+	patience, onDisk := r.cfg.RetryFor, r.disk.load(key.String(), &kept)
+	if onDisk {
+		patience = 0
+	}
+	schema, err := r.ask(ctx, key, patience)
+	var answer *sr.ResponseError
+	answered := err == nil || errors.As(err, &answer) || errors.Is(err, ErrSchemaNotFound) || errors.Is(err, ErrSchemaUnsupported)
+	if !answered && onDisk && ctx.Err() == nil {
+		schema, err = kept, nil
+	} else if err == nil {
+		r.disk.save(key.String(), schema)
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	f.text, f.err = r.keepLocked(id, schema, err)
+	f.schema, f.err = r.keepLocked(key, schema, err)
 	f.canceled = ctx.Err() != nil
-	delete(r.inFlight, id)
+	delete(r.inFlight, key)
 	close(f.done)
 }
 
-func (r *HTTPRegistry) keepLocked(id int32, schema sr.Schema, err error) (string, error) {
+func (r *HTTPRegistry) ask(ctx context.Context, key schemaKey, patience time.Duration) (found Schema, err error) {
+	if key.subject != "" {
+		return r.lookThrough(ctx, key, patience)
+	}
+	var answer sr.Schema
+	err = r.retry(ctx, patience, func(ctx context.Context) (err error) {
+		answer, err = r.client.SchemaByID(ctx, int(key.id))
+		return err
+	})
+	if code(err) == sr.ErrSchemaNotFound.Code {
+		return found, notFound(key)
+	}
+	if err != nil {
+		return found, err
+	}
+	return r.complete(ctx, key, answer, patience)
+}
+
+// lookThrough reads those versions of a subject that have not been read, newest first.
+func (r *HTTPRegistry) lookThrough(ctx context.Context, key schemaKey, patience time.Duration) (Schema, error) {
+	var versions []int
+	err := r.retry(ctx, patience, func(ctx context.Context) (err error) {
+		versions, err = r.client.SubjectVersions(ctx, key.subject)
+		return err
+	})
+	if code(err) == sr.ErrSubjectNotFound.Code {
+		return Schema{}, notFound(key)
+	}
+	if err != nil {
+		return Schema{}, err
+	}
+	slices.Sort(versions)
+	for _, version := range slices.Backward(versions) {
+		at := subjectVersion{key.subject, version}
+		r.mu.Lock()
+		seen := r.read[at]
+		r.mu.Unlock()
+		if seen {
+			continue
+		}
+		answer, err := r.version(ctx, at, patience)
+		if err != nil {
+			return Schema{}, err
+		}
+		schema, err := r.complete(ctx, key, answer, patience)
+		fingerprint := uint64(0)
+		if err == nil {
+			fingerprint, err = schema.Fingerprint()
+		}
+		r.mu.Lock()
+		if len(r.read) >= maxCachedSchemas {
+			clear(r.read)
+		}
+		r.read[at] = true
+		if err == nil {
+			r.rememberLocked(schemaKey{subject: key.subject, fingerprint: fingerprint}, schema)
+		}
+		r.mu.Unlock()
+		if err == nil && fingerprint == key.fingerprint {
+			return schema, nil
+		}
+	}
+	return Schema{}, notFound(key)
+}
+
+// version reads one version of a subject, also a softly deleted one: events written with it may still be in a topic.
+func (r *HTTPRegistry) version(ctx context.Context, at subjectVersion, patience time.Duration) (schema sr.Schema, err error) {
+	err = r.retry(sr.WithParams(ctx, sr.ShowDeleted), patience, func(ctx context.Context) error {
+		answer, err := r.client.SchemaByVersion(ctx, at.subject, at.version)
+		schema = answer.Schema
+		return err
+	})
+	return schema, err
+}
+
+// maxReferences bounds the schemas that one schema refers to.
+const maxReferences = 256
+
+// complete gets what a schema refers to, each before its first use and none twice.
+func (r *HTTPRegistry) complete(ctx context.Context, key schemaKey, answer sr.Schema, patience time.Duration) (Schema, error) {
+	unusable := func(format string, args ...any) error {
+		return fmt.Errorf("schema registry: %s %s: %w", key, fmt.Sprintf(format, args...), ErrSchemaUnsupported)
+	}
+	if answer.Type != sr.TypeAvro {
+		return Schema{}, unusable("is %s, not Avro", answer.Type)
+	}
+	schema := Schema{Text: answer.Schema}
+	known := make(map[subjectVersion]bool) // false while its own references are read
+	var add func(references []sr.SchemaReference) error
+	add = func(references []sr.SchemaReference) error {
+		for _, ref := range references {
+			at := subjectVersion{ref.Subject, ref.Version}
+			if done, met := known[at]; met && !done {
+				return unusable("refers to %s version %d in a circle", at.subject, at.version)
+			} else if met {
+				continue
+			}
+			if len(known) >= maxReferences {
+				return unusable("refers to more than %d schemas", maxReferences)
+			}
+			known[at] = false
+			referred, err := r.version(ctx, at, patience)
+			switch {
+			case code(err) == sr.ErrSubjectNotFound.Code, code(err) == sr.ErrVersionNotFound.Code:
+				return unusable("refers to %s version %d, which is not there", at.subject, at.version)
+			case err != nil:
+				return err
+			case referred.Type != sr.TypeAvro:
+				return unusable("refers to %s version %d, which is %s, not Avro", at.subject, at.version, referred.Type)
+			}
+			if err := add(referred.References); err != nil {
+				return err
+			}
+			schema.References = append(schema.References, referred.Schema)
+			known[at] = true
+		}
+		return nil
+	}
+	return schema, add(answer.References)
+}
+
+// code is the API's error code of an answer that says "not found", else 0.
+func code(err error) int {
 	var answer *sr.ResponseError
+	if errors.As(err, &answer) && answer.StatusCode == http.StatusNotFound {
+		return answer.ErrorCode
+	}
+	return 0
+}
+
+func (r *HTTPRegistry) keepLocked(key schemaKey, schema Schema, err error) (Schema, error) {
 	switch {
-	case errors.As(err, &answer) && answer.StatusCode == http.StatusNotFound && answer.ErrorCode == sr.ErrSchemaNotFound.Code:
+	case errors.Is(err, ErrSchemaNotFound):
 		if len(r.unknown) >= r.cfg.UnknownLimit {
 			clear(r.unknown) // costs some requests; a flood of made-up ids must not cost memory
 		}
-		r.unknown[id] = time.Now().Add(r.cfg.UnknownFor)
-		return "", notFound(id)
+		r.unknown[key] = time.Now().Add(r.cfg.UnknownFor)
+		return Schema{}, err
+	case errors.Is(err, ErrSchemaUnsupported):
+		if len(r.refused) >= maxCachedSchemas {
+			clear(r.refused)
+		}
+		r.refused[key] = err
+		return Schema{}, err
 	case err != nil:
-		return "", fmt.Errorf("schema registry %s: schema %d: %w", r.cfg.URLs[0], id, err)
-	case schema.Type != sr.TypeAvro:
-		return "", r.refuseLocked(id, fmt.Errorf("schema registry: schema %d is %s, not Avro: %w", id, schema.Type, ErrSchemaUnsupported))
-	case len(schema.References) > 0:
-		return "", r.refuseLocked(id, fmt.Errorf("schema registry: schema %d refers to %s; register it as one text: %w", id, schema.References[0].Subject, ErrSchemaUnsupported))
+		return Schema{}, fmt.Errorf("schema registry %s: %s: %w", r.cfg.URLs[0], key, err)
 	}
-	if len(r.schemas) >= maxCachedSchemas {
-		clear(r.schemas)
-	}
-	r.schemas[id] = schema.Schema
-	return schema.Schema, nil
+	r.rememberLocked(key, schema)
+	return schema, nil
 }
 
-func (r *HTTPRegistry) refuseLocked(id int32, err error) error {
-	if len(r.refused) >= maxCachedSchemas {
-		clear(r.refused)
+func (r *HTTPRegistry) rememberLocked(key schemaKey, schema Schema) {
+	if len(r.schemas) >= maxCachedSchemas {
+		clear(r.schemas)
+		clear(r.read)
 	}
-	r.refused[id] = err
-	return err
+	r.schemas[key] = schema
+}
+
+// Latest returns the newest version of a subject and its id. It wraps [ErrSchemaNotFound] where there is none.
+func (r *HTTPRegistry) Latest(ctx context.Context, subject string) (schema Schema, id int32, err error) {
+	var answer sr.SubjectSchema
+	err = r.retry(ctx, r.cfg.RetryFor, func(ctx context.Context) (err error) {
+		answer, err = r.client.SchemaByVersion(ctx, subject, -1)
+		return err
+	})
+	switch {
+	case code(err) == sr.ErrSubjectNotFound.Code, code(err) == sr.ErrVersionNotFound.Code:
+		return schema, 0, fmt.Errorf("schema registry: subject %s: %w", subject, ErrSchemaNotFound)
+	case err != nil:
+		return schema, 0, fmt.Errorf("schema registry %s: subject %s: %w", r.cfg.URLs[0], subject, err)
+	}
+	schema, err = r.complete(ctx, schemaKey{id: int32(answer.ID)}, answer.Schema, r.cfg.RetryFor)
+	return schema, int32(answer.ID), err
 }
 
 // Register publishes an Avro schema under subject and returns its id. Registering the same schema again changes nothing.
-// A registry that refuses it, for example as incompatible with an earlier version, is quoted in the error.
+// A registry that refuses it, for example as incompatible with an earlier version, is quoted in the error. While the
+// registry is down, a schema that has been registered from this machine before has the id in CacheDir.
 func (r *HTTPRegistry) Register(ctx context.Context, subject, schema string) (int32, error) {
-	var id int
-	err := r.retry(ctx, func(ctx context.Context) (err error) {
-		id, err = r.client.RegisterSchema(ctx, subject, sr.Schema{Schema: schema, Type: sr.TypeAvro}, -1, -1)
+	var kept, id int
+	name := fmt.Sprintf("subject %s, schema %x", subject, sha256.Sum256([]byte(schema)))
+	patience, onDisk := r.cfg.RetryFor, r.disk.load(name, &kept)
+	if onDisk {
+		patience = 0
+	}
+	own := sr.Schema{Schema: schema, Type: sr.TypeAvro}
+	err := r.retry(ctx, patience, func(ctx context.Context) (err error) {
+		id, err = r.client.RegisterSchema(ctx, subject, own, -1, -1)
 		return err
 	})
 	if err != nil {
 		var answer *sr.ResponseError
 		switch answered := errors.As(err, &answer); {
+		case !answered && onDisk && ctx.Err() == nil:
+			return int32(kept), nil
 		case !answered:
 			return 0, fmt.Errorf("register %s: %w: %w", subject, ErrRegistryDown, err)
 		case answer.StatusCode == http.StatusConflict:
-			return 0, fmt.Errorf("schema registry: subject %s: %w: %w", subject, ErrIncompatible, err)
+			return 0, fmt.Errorf("schema registry: subject %s: %w: %w%s", subject, ErrIncompatible, err, r.reasons(ctx, subject, own, err))
 		}
 		return 0, fmt.Errorf("schema registry %s: register %s: %w", r.cfg.URLs[0], subject, err)
 	}
 	if id <= 0 || id != int(int32(id)) {
 		return 0, fmt.Errorf("schema registry %s: register %s: the answer has no schema id", r.cfg.URLs[0], subject)
 	}
+	r.disk.save(name, id)
 	return int32(id), nil
 }
 
+// reasons asks a registry that called a schema incompatible for what it has not said yet.
+func (r *HTTPRegistry) reasons(ctx context.Context, subject string, schema sr.Schema, said error) string {
+	result, err := r.client.CheckCompatibility(sr.WithParams(ctx, sr.Verbose), subject, -2, schema)
+	if err != nil {
+		return "" // the refusal itself is the answer
+	}
+	var more strings.Builder
+	for _, message := range result.Messages {
+		if !strings.Contains(said.Error(), message) {
+			more.WriteString("; " + message)
+		}
+	}
+	return more.String()
+}
+
 // retry repeats call while the registry cannot be reached or fails, with growing, random pauses.
-func (r *HTTPRegistry) retry(ctx context.Context, call func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, max(r.cfg.RetryFor, r.cfg.RequestTimeout))
+func (r *HTTPRegistry) retry(ctx context.Context, patience time.Duration, call func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, max(patience, r.cfg.RequestTimeout))
 	defer cancel()
-	deadline := time.Now().Add(r.cfg.RetryFor)
+	deadline := time.Now().Add(patience)
 	for pause := 50 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
 		err := call(ctx)
 		var answer *sr.ResponseError

@@ -76,7 +76,7 @@ func TestPublishedSchemasAreRegisteredOnceAndReadBack(t *testing.T) {
 		requests.Store(0)
 		for range 8 {
 			group.Go(func() {
-				if got, err := registry.SchemaByID(ctx, id); err != nil || got != text {
+				if got, err := registry.SchemaByID(ctx, id); err != nil || got.Text != text {
 					t.Errorf("%q %v", got, err)
 				}
 			})
@@ -140,7 +140,7 @@ func TestUnknownIDIsRememberedForAWhileAndWithinItsLimit(t *testing.T) {
 	if _, err := registry.Register(ctx, "s", ScoreSchema()); err != nil {
 		t.Fatal(err)
 	}
-	if text, err := forgetful.SchemaByID(ctx, 1); err != nil || text != ScoreSchema() {
+	if text, err := forgetful.SchemaByID(ctx, 1); err != nil || text.Text != ScoreSchema() {
 		t.Errorf("an id that came to be known: %v", err)
 	}
 }
@@ -179,7 +179,7 @@ func TestSchemasThatEventsCannotBeReadWithAreNoOutage(t *testing.T) {
 		`{"schema":"\"x.M\"","references":[{"name":"x.M","subject":"money","version":1}]}`,
 	} {
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, body) }))
-		decoder, err := NewDecoder(Contract{[]Input{{Name: "x", Kind: Number}}}, connect(t, unchanged, server.URL))
+		decoder, err := NewDecoder(DecoderConfig{Contract: Contract{[]Input{{Name: "x", Kind: Number}}}, Registry: connect(t, unchanged, server.URL)})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -205,7 +205,7 @@ func TestAFailingRegistryIsAskedAgainAndTheNextURLTried(t *testing.T) {
 	}
 	down := httptest.NewServer(http.NotFoundHandler())
 	down.Close()
-	if text, err := connect(t, func(c *RegistryConfig) { c.RetryFor = 0 }, down.URL, url).SchemaByID(ctx, 1); err != nil || text != ScoreSchema() {
+	if text, err := connect(t, func(c *RegistryConfig) { c.RetryFor = 0 }, down.URL, url).SchemaByID(ctx, 1); err != nil || text.Text != ScoreSchema() {
 		t.Fatalf("second URL: %v", err)
 	}
 }
@@ -290,12 +290,12 @@ func TestThoseWhoWaitShareAFailureButNotACancellation(t *testing.T) {
 
 	// A flight of another caller, which is cancelled at the moment that it is waited for.
 	canceled := &flight{done: make(chan struct{}), err: context.Canceled, canceled: true}
-	registry.inFlight[1] = canceled
+	registry.inFlight[schemaKey{id: 1}] = canceled
 	var once sync.Once
 	go ask(onWait{context.Background(), func() {
 		once.Do(func() {
 			registry.mu.Lock()
-			delete(registry.inFlight, 1)
+			delete(registry.inFlight, schemaKey{id: 1})
 			registry.mu.Unlock()
 			close(canceled.done)
 		})
@@ -308,7 +308,7 @@ func TestThoseWhoWaitShareAFailureButNotACancellation(t *testing.T) {
 
 	shared := &flight{done: make(chan struct{}), err: errors.New("shared failure")}
 	registry.mu.Lock()
-	registry.inFlight[2] = shared
+	registry.inFlight[schemaKey{id: 2}] = shared
 	registry.mu.Unlock()
 	close(shared.done)
 	if _, err := registry.SchemaByID(context.Background(), 2); !errors.Is(err, shared.err) {

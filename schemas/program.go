@@ -22,27 +22,36 @@ type program struct {
 type opcode uint8
 
 const (
-	opSkipFixed   opcode = iota // size bytes
-	opSkipBoolean               // one byte, 0 or 1
-	opSkipInt                   // a number of 32 bits
-	opSkipLong                  // a number of 64 bits
-	opSkipBytes                 // a length and as many bytes
-	opSkipEnum                  // an index below n
-	opSkipBlocks                // an array of elements of size bytes each
-	opInt                       // int into a number
-	opLong                      // long into a number
-	opFraction                  // long divided by n, rounded down, into a number
-	opFloat                     // float into a number
-	opDouble                    // double into a number
-	opBoolean                   // boolean into a number
-	opText                      // string or bytes into a category
-	opSymbol                    // enum with n symbols from symbols[to] into a category
-	opNullable                  // union of null and another: null is index byte n and goes on at to
-	opUnion                     // union of n branches, which go on at targets[to:]
-	opJump                      // go on at to
-	opBlock                     // head of a block of an array or map, elements of at least size bytes; after the last go on at to
-	opNext                      // end of an element: go on with the next one, or with the block head at to
-	opFail                      // refuse the record with fails[n]
+	opSkipFixed    opcode = iota // size bytes
+	opSkipBoolean                // one byte, 0 or 1
+	opSkipInt                    // a number of 32 bits
+	opSkipLong                   // a number of 64 bits
+	opSkipBytes                  // a length and as many bytes
+	opSkipEnum                   // an index below n
+	opSkipBlocks                 // an array of elements of size bytes each
+	opInt                        // int into a number
+	opLong                       // long into a number
+	opFraction                   // long divided by n, rounded down, into a number
+	opFloat                      // float into a number
+	opDouble                     // double into a number
+	opBoolean                    // boolean into a number
+	opText                       // string or bytes into a category
+	opSymbol                     // enum with n symbols from symbols[to] into a category; without one, refuse with fails[size]
+	opCheckSymbol                // the same without a category
+	opUUID                       // 16 bytes into a category
+	opIntAsFloat                 // int, rounded to a float, into a number
+	opLongAsFloat                // long, rounded to a float, into a number
+	opUint32                     // 4 bytes, little-endian, into a number
+	opDecimal                    // bytes, two's complement, with n digits behind the point, into a number
+	opDecimalFixed               // the same in size bytes
+	opSetNumber                  // lo into a number
+	opSetText                    // symbols[to] into a category
+	opNullable                   // union of null and another: null is index byte n and goes on at to
+	opUnion                      // union of n branches, which go on at targets[to:]
+	opJump                       // go on at to
+	opBlock                      // head of a block of an array or map, elements of at least size bytes; after the last go on at to
+	opNext                       // end of an element: go on with the next one, or with the block head at to
+	opFail                       // refuse the record with fails[n]
 )
 
 type instruction struct {
@@ -55,10 +64,10 @@ type instruction struct {
 	lo, hi   float64 // finite bounds of the value
 }
 
-// run reads one record, which must fill b. numbers and categories are one row, all missing. loops has room for
-// the program's nested blocks. It does not allocate unless it fails, and its work is at most proportional to the length
-// of b times the size of the program.
-func (p *program) run(b []byte, numbers []float64, categories [][]byte, loops []int64) error {
+// run reads one record, which must fill b. numbers and categories are one row of rows, all missing. loops has room for
+// the program's nested blocks. It does not allocate unless it fails (or reads decimals of more than 18 digits), and its
+// work is at most proportional to the length of b times the size of the program.
+func (p *program) run(b []byte, numbers []float64, categories [][]byte, rows *Rows, loops []int64) error {
 	pos := 0
 	for pc := 0; pc < len(p.code); {
 		in := &p.code[pc]
@@ -122,6 +131,31 @@ func (p *program) run(b []byte, numbers []float64, categories [][]byte, loops []
 			continue
 		case opFail:
 			return p.fails[in.n]
+		case opSetNumber:
+			numbers[in.input] = in.lo // which has been looked at
+			continue
+		case opSetText:
+			categories[in.input] = p.symbols[in.to]
+			continue
+		case opUUID:
+			if len(b)-pos < 16 {
+				return p.truncated(pc, len(b))
+			}
+			categories[in.input] = rows.uuid(b[pos : pos+16])
+			pos += 16
+			continue
+		case opUint32:
+			if len(b)-pos < 4 {
+				return p.truncated(pc, len(b))
+			}
+			x = float64(binary.LittleEndian.Uint32(b[pos:]))
+			pos += 4
+		case opDecimalFixed:
+			if in.size > int64(len(b)-pos) {
+				return p.truncated(pc, len(b))
+			}
+			x = decimal(b[pos:pos+int(in.size)], int(in.n))
+			pos += int(in.size)
 		default: // all others begin with a number
 			if pos < len(b) && b[pos] < 0x80 {
 				v = int64(b[pos]>>1) ^ -int64(b[pos]&1)
@@ -167,11 +201,17 @@ func (p *program) run(b []byte, numbers []float64, categories [][]byte, loops []
 				categories[in.input] = text
 				pos = end
 				continue
-			case opSymbol:
+			case opSymbol, opCheckSymbol:
 				if uint64(v) >= uint64(in.n) {
 					return p.malformed(pc, "enum index %d, there are %d symbols", v, in.n)
 				}
-				categories[in.input] = p.symbols[int64(in.to)+v]
+				symbol := p.symbols[int64(in.to)+v]
+				if symbol == nil {
+					return p.fails[in.size]
+				}
+				if in.op == opSymbol {
+					categories[in.input] = symbol
+				}
 				continue
 			case opUnion:
 				if uint64(v) >= uint64(in.n) {
@@ -206,15 +246,29 @@ func (p *program) run(b []byte, numbers []float64, categories [][]byte, loops []
 				if v != int64(int32(v)) {
 					return p.malformed(pc, "int %d is longer than 32 bits", v)
 				}
+				x = float64(v)
 			case opFraction:
 				quotient := v / int64(in.n)
 				if v%int64(in.n) < 0 {
 					quotient--
 				}
-				v = quotient
+				x = float64(quotient)
+			case opIntAsFloat:
+				if v != int64(int32(v)) {
+					return p.malformed(pc, "int %d is longer than 32 bits", v)
+				}
+				x = float64(float32(v))
+			case opLongAsFloat:
+				x = float64(float32(v))
+			case opDecimal:
+				if uint64(v) > uint64(len(b)-pos) {
+					return p.badLength(pc, v, len(b))
+				}
+				x = decimal(b[pos:pos+int(v)], int(in.n))
+				pos += int(v)
 			default: // opLong
+				x = float64(v)
 			}
-			x = float64(v)
 		}
 		if x >= in.lo && x <= in.hi {
 			numbers[in.input] = x

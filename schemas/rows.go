@@ -1,6 +1,9 @@
 package schemas
 
-import "math"
+import (
+	"encoding/hex"
+	"math"
+)
 
 // Rows is a batch of decoded events, row-major, owned and reused by the caller. It is not safe for concurrent use.
 //
@@ -9,13 +12,14 @@ import "math"
 type Rows struct {
 	// Numbers holds numbers, booleans as 0 or 1, dates as days and timestamps as milliseconds since 1970; NaN is missing.
 	Numbers []float64
-	// Categories alias the bytes of the decoded events (or the decoder's own, read-only enum symbols) and are valid as
-	// long as those are; nil is missing, an empty text is not.
+	// Categories alias the bytes of the decoded events (or read-only enum symbols, or memory of the batch) and are valid
+	// as long as those are and until Reset; nil is missing, an empty text is not.
 	Categories [][]byte
 
 	width   int
 	length  int
 	missing []float64 // one row of NaN
+	texts   []byte    // of categories that the events do not hold as text
 }
 
 // NewRows returns an empty batch of events of width inputs with room for capacity rows; it grows beyond that as needed.
@@ -41,7 +45,19 @@ func (r *Rows) Width() int { return r.width }
 // Reset empties the batch, keeps its memory and lets go of the events it aliased.
 func (r *Rows) Reset() {
 	clear(r.Categories)
-	r.Numbers, r.Categories, r.length = r.Numbers[:0], r.Categories[:0], 0
+	r.Numbers, r.Categories, r.length, r.texts = r.Numbers[:0], r.Categories[:0], 0, r.texts[:0]
+}
+
+// uuid keeps the text of a UUID's 16 bytes until Reset.
+func (r *Rows) uuid(b []byte) []byte {
+	start := len(r.texts) // a growing array leaves earlier texts where they are
+	for i, part := range [...][]byte{b[:4], b[4:6], b[6:8], b[8:10], b[10:16]} {
+		if i > 0 {
+			r.texts = append(r.texts, '-')
+		}
+		r.texts = hex.AppendEncode(r.texts, part)
+	}
+	return r.texts[start:len(r.texts):len(r.texts)]
 }
 
 // Append adds a row in which every input is missing and returns its index.

@@ -6,31 +6,6 @@ import (
 	"math"
 )
 
-// frameSize is the Confluent wire format's header: a zero byte and the schema id.
-const frameSize = 5
-
-// AppendFrame appends the Confluent wire format's header for schemaID: a zero byte and the id in big-endian order.
-// The Avro body follows it.
-func AppendFrame(dst []byte, schemaID int32) []byte {
-	return binary.BigEndian.AppendUint32(append(dst, 0), uint32(schemaID))
-}
-
-// SplitFrame takes the Confluent wire format apart. The error is a *[RecordError]: empty_value, bad_magic or truncated.
-func SplitFrame(value []byte) (schemaID int32, body []byte, err error) {
-	if len(value) == 0 {
-		return 0, nil, &RecordError{Class: EmptyValue, Err: errEmptyValue}
-	}
-	if value[0] != 0 {
-		return 0, nil, &RecordError{Class: BadMagic, Err: fmt.Errorf("the value begins with byte 0x%02x, not 0x00 and a schema id; produce with the registry's Avro serializer", value[0])}
-	}
-	if len(value) < frameSize {
-		return 0, nil, &RecordError{Class: Truncated, Err: fmt.Errorf("the value ends after %d of the %d bytes of its header", len(value), frameSize)}
-	}
-	return int32(binary.BigEndian.Uint32(value[1:])), value[frameSize:], nil
-}
-
-const errEmptyValue = constError("the record has no value; a tombstone cannot be scored")
-
 func appendLong(dst []byte, v int64) []byte {
 	return binary.AppendVarint(dst, v) // Avro's zig-zag is the same as Go's
 }

@@ -55,7 +55,7 @@ func (c *checker) check(r, w *Type, at string, found []Incompatibility) []Incomp
 		}
 		return found
 	case r.Kind != w.Kind:
-		if !promotes(w.Kind, r.Kind) {
+		if !Promotes(w.Kind, r.Kind) {
 			return report("TYPE_MISMATCH", "", "the reader's %s cannot be read from the writer's %s", r, w)
 		}
 		return found
@@ -66,7 +66,7 @@ func (c *checker) check(r, w *Type, at string, found []Incompatibility) []Incomp
 	case Map:
 		return c.check(r.Items, w.Items, at+"/values", found)
 	case Record, Enum, Fixed:
-		if !sameName(r, w) {
+		if !SameName(r, w) {
 			return report("NAME_MISMATCH", "/name", "the reader's name is %s, the writer's %s", r.Name, w.Name)
 		}
 	default:
@@ -93,10 +93,10 @@ func (c *checker) check(r, w *Type, at string, found []Incompatibility) []Incomp
 			return found
 		}
 		c.seen[pair] = true
-		for i := range r.Fields {
+		for i, place := range MatchFields(r, w) {
 			f := &r.Fields[i]
-			if wf := writerField(f, w); wf != nil {
-				found = c.check(f.Type, wf.Type, fmt.Sprintf("%s/fields/%d/type", at, i), found)
+			if place >= 0 {
+				found = c.check(f.Type, w.Fields[place].Type, fmt.Sprintf("%s/fields/%d/type", at, i), found)
 			} else if !f.HasDefault {
 				found = report("READER_FIELD_MISSING_DEFAULT_VALUE", fmt.Sprintf("/fields/%d", i), "the reader's field %q has no default and the writer's %s does not have it", f.Name, w)
 			}
@@ -118,47 +118,4 @@ func (c *checker) readable(r, w *Type) bool {
 		}
 	}
 	return false
-}
-
-func promotes(from, to Kind) bool {
-	switch from {
-	case Int:
-		return to == Long || to == Float || to == Double
-	case Long:
-		return to == Float || to == Double
-	case Float:
-		return to == Double
-	case String:
-		return to == Bytes
-	case Bytes:
-		return to == String
-	default:
-		return false
-	}
-}
-
-func sameName(r, w *Type) bool {
-	if simpleName(r.Name) == simpleName(w.Name) {
-		return true
-	}
-	return slices.Contains(r.Aliases, w.Name)
-}
-
-func simpleName(full string) string { return full[strings.LastIndexByte(full, '.')+1:] }
-
-// writerField finds the writer's field for a reader's field, by name and then by the reader's aliases.
-func writerField(f *Field, w *Type) *Field {
-	for i := range w.Fields {
-		if w.Fields[i].Name == f.Name {
-			return &w.Fields[i]
-		}
-	}
-	for _, alias := range f.Aliases {
-		for i := range w.Fields {
-			if w.Fields[i].Name == alias {
-				return &w.Fields[i]
-			}
-		}
-	}
-	return nil
 }

@@ -48,7 +48,7 @@ type Type struct {
 	Kind    Kind
 	Name    string   // full name of a record, enum or fixed
 	Aliases []string // full names
-	Logical string   // logicalType as written, empty if none
+	Logical string   // logicalType as written, empty if none; see Meaning
 	Fields  []Field  // of a record
 	Symbols []string // of an enum
 	Default string   // symbol an enum falls back to, empty if none
@@ -56,6 +56,8 @@ type Type struct {
 	// Branches of a union.
 	Branches []*Type
 	Size     int // of a fixed, bytes
+	// Precision and Scale of a decimal: digits, and how many of them are behind the point.
+	Precision, Scale int
 }
 
 // Field is one field of a record.
@@ -64,13 +66,14 @@ type Field struct {
 	Aliases    []string
 	Type       *Type
 	HasDefault bool
+	Default    any // JSON value, numbers as json.Number; see [AppendDefault]
 }
 
 // String describes the type in few words: its logical type, name or form.
 func (t *Type) String() string {
 	switch t.Kind {
 	case Record, Enum, Fixed:
-		return t.Kind.String() + " " + t.Name
+		return t.Kind.String() + " " + t.Name + t.meaningSuffix()
 	case Array, Map:
 		return t.Kind.String() + " of " + t.Items.String()
 	case Union:
@@ -80,10 +83,18 @@ func (t *Type) String() string {
 		}
 		return "union [" + strings.Join(names, ", ") + "]"
 	default:
-		if t.Logical != "" {
-			return t.Kind.String() + "/" + t.Logical
-		}
-		return t.Kind.String()
+		return t.Kind.String() + t.meaningSuffix()
+	}
+}
+
+func (t *Type) meaningSuffix() string {
+	switch {
+	case t.Logical == "":
+		return ""
+	case t.Meaning() == Decimal:
+		return fmt.Sprintf("/decimal(%d,%d)", t.Precision, t.Scale)
+	default:
+		return "/" + t.Logical
 	}
 }
 
@@ -105,8 +116,12 @@ func Parse(schema string, references ...string) (*Type, error) {
 	return t, nil
 }
 
+// maxTypes bounds the types and fields of a schema, and with them the work and the memory that a text can ask for.
+const maxTypes = 1 << 16
+
 type parser struct {
 	named map[string]*Type
+	types int
 }
 
 func (p *parser) text(schema string) (*Type, error) {
@@ -125,6 +140,9 @@ func (p *parser) text(schema string) (*Type, error) {
 func (p *parser) parse(v any, namespace string, depth int) (*Type, error) {
 	if depth > maxDepth {
 		return nil, fmt.Errorf("types nest deeper than %d", maxDepth)
+	}
+	if p.types++; p.types > maxTypes {
+		return nil, fmt.Errorf("there are more than %d types", maxTypes)
 	}
 	switch v := v.(type) {
 	case string:
@@ -220,6 +238,7 @@ func (p *parser) object(o map[string]any, namespace string, depth int) (*Type, e
 	}
 	if logical, _ := o["logicalType"].(string); logical != "" && t.Kind <= String {
 		t = &Type{Kind: t.Kind, Logical: logical}
+		t.digits(o)
 	}
 	return t, nil
 }
@@ -249,7 +268,9 @@ func (p *parser) define(kind Kind, o map[string]any, namespace string) (t *Type,
 		inner = full[:dot]
 	}
 	t = &Type{Kind: kind, Name: full}
-	t.Logical, _ = o["logicalType"].(string)
+	if t.Logical, _ = o["logicalType"].(string); t.Logical != "" {
+		t.digits(o)
+	}
 	for _, alias := range texts(o["aliases"]) {
 		t.Aliases = append(t.Aliases, fullName(alias, inner))
 	}
@@ -281,7 +302,7 @@ func (p *parser) record(o map[string]any, namespace string, depth int) (*Type, e
 		}
 		seen[name] = true
 		field := Field{Name: name, Aliases: texts(f["aliases"])}
-		_, field.HasDefault = f["default"]
+		field.Default, field.HasDefault = f["default"]
 		// A field object may itself carry the attributes of a plain type: {"name": "d", "type": "int", "logicalType":
 		// "date"} has no logical type by the specification, so they are not looked at.
 		if field.Type, err = p.parse(f["type"], inner, depth+1); err != nil {

@@ -185,7 +185,7 @@ func newDecoder(t *testing.T, contract schemas.Contract) *schemas.Decoder {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d, err := schemas.NewDecoder(contract, registry(schema))
+	d, err := schemas.NewDecoder(schemas.DecoderConfig{Contract: contract, Registry: registry(schema)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -195,5 +195,7 @@ func newDecoder(t *testing.T, contract schemas.Contract) *schemas.Decoder {
 // registry knows the schema of the events.
 type registry string
 
-func (r registry) SchemaByID(context.Context, int32) (string, error)       { return string(r), nil }
+func (r registry) SchemaByID(context.Context, int32) (schemas.Schema, error) {
+	return schemas.Schema{Text: string(r)}, nil
+}
 func (r registry) Register(context.Context, string, string) (int32, error) { return schemaID, nil }

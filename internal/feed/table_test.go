@@ -130,7 +130,7 @@ func decoded(t *testing.T, value []byte) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	decoder, err := schemas.NewDecoder(contract(), registry(schema))
+	decoder, err := schemas.NewDecoder(schemas.DecoderConfig{Contract: contract(), Registry: registry(schema)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,11 +144,11 @@ func decoded(t *testing.T, value []byte) string {
 // registry knows one schema.
 type registry string
 
-func (r registry) SchemaByID(_ context.Context, id int32) (string, error) {
+func (r registry) SchemaByID(_ context.Context, id int32) (schemas.Schema, error) {
 	if id != schemaID {
-		return "", schemas.ErrSchemaNotFound
+		return schemas.Schema{}, schemas.ErrSchemaNotFound
 	}
-	return string(r), nil
+	return schemas.Schema{Text: string(r)}, nil
 }
 
 func (r registry) Register(context.Context, string, string) (int32, error) { return schemaID, nil }

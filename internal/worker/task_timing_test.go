@@ -36,7 +36,9 @@ func (s *sink) Close() error                                                    
 // oneSchema is a registry of the event contract alone.
 type oneSchema string
 
-func (s oneSchema) SchemaByID(context.Context, int32) (string, error)       { return string(s), nil }
+func (s oneSchema) SchemaByID(context.Context, int32) (schemas.Schema, error) {
+	return schemas.Schema{Text: string(s)}, nil
+}
 func (s oneSchema) Register(context.Context, string, string) (int32, error) { return 1, nil }
 
 // bench is a task with a batch of its own that goes on by itself: its offsets ascend from one run to the next.

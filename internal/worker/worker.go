@@ -125,7 +125,7 @@ func New(cfg config.Config, deps Dependencies) (*Worker, error) {
 	if w.client, err = kafkawire.NewClient(kafkawire.Config{Brokers: cfg.Brokers, ClientID: cfg.ClientID, Transport: deps.Transport}); err != nil {
 		return nil, err
 	}
-	if w.decoder, err = schemas.NewDecoder(w.model.Contract(), w.registry); err != nil {
+	if w.decoder, err = schemas.NewDecoder(schemas.DecoderConfig{Contract: w.model.Contract(), Registry: w.registry}); err != nil {
 		return nil, fmt.Errorf("model %s: %w", w.model.Name(), err)
 	}
 	consuming := consumer.NewMetrics(deps.Metrics)
