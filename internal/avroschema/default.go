@@ -80,7 +80,10 @@ func appendDefault(dst []byte, t *Type, value any, depth int) ([]byte, error) {
 	case Bytes, String:
 		if s, ok := value.(string); ok {
 			raw, err := textOrBytes(t.Kind, s)
-			return append(binary.AppendVarint(dst, int64(len(raw))), raw...), err
+			if err != nil {
+				return nil, err
+			}
+			return append(binary.AppendVarint(dst, int64(len(raw))), raw...), nil
 		}
 	case Fixed:
 		if s, ok := value.(string); ok {
@@ -88,7 +91,10 @@ func appendDefault(dst []byte, t *Type, value any, depth int) ([]byte, error) {
 			if err == nil && len(raw) != t.Size {
 				err = fmt.Errorf("%s has %d bytes, %s has %d", brief(value), len(raw), t, t.Size)
 			}
-			return append(dst, raw...), err
+			if err != nil {
+				return nil, err
+			}
+			return append(dst, raw...), nil
 		}
 	case Enum:
 		if s, ok := value.(string); ok {
