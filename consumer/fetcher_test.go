@@ -427,3 +427,54 @@ func TestListOffsets(t *testing.T) {
 	}
 	end(false)
 }
+
+func TestPollGivesWhatIsPrefetchedAndNeverWaits(t *testing.T) {
+	brokers := testBrokers(t)
+	topic := createTopic(t, brokers, 1)
+	p := startFetcher(t, brokers, nil).Open(TopicPartition{topic, 0}, 0)
+	if b, err := p.Poll(); b != nil || err != nil {
+		t.Fatalf("an empty partition gave %+v, %v", b, err)
+	}
+	produce(t, admin(t, brokers), topic, 0, "", rawBatch{values: numbered(0, 3)})
+	var got []string
+	eventually(t, "the records", func() bool {
+		b, err := p.Poll()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b == nil {
+			return false
+		}
+		for _, r := range b.Records {
+			got = append(got, string(r.Value))
+		}
+		return true
+	})
+	if !slices.Equal(got, numbered(0, 3)) {
+		t.Errorf("got %v", got)
+	}
+	if b, err := p.Poll(); b != nil || err != nil {
+		t.Errorf("behind the end: %+v, %v", b, err)
+	}
+	p.Close()
+	if _, err := p.Poll(); !errors.Is(err, ErrClosed) {
+		t.Errorf("a closed partition: %v", err)
+	}
+}
+
+func TestNextOfAnEndedContextTakesNothing(t *testing.T) {
+	brokers := testBrokers(t)
+	topic := createTopic(t, brokers, 1)
+	produce(t, admin(t, brokers), topic, 0, "", rawBatch{values: numbered(0, 3)})
+	f := startFetcher(t, brokers, nil)
+	p := f.Open(TopicPartition{topic, 0}, 0)
+	eventually(t, "a prefetched batch", func() bool { return f.Positions()[0].Buffered > 0 })
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if b, err := p.Next(ctx); b != nil || !errors.Is(err, context.Canceled) {
+		t.Errorf("got %+v, %v", b, err)
+	}
+	if got := read(t, p, 3); len(got) != 3 {
+		t.Errorf("%d records afterwards", len(got))
+	}
+}

@@ -73,10 +73,27 @@ type piece struct {
 	highWatermark, lastStable int64
 }
 
-// Next blocks until there is a batch; it is the caller's until the next call of Next, SeekTo or Close,
+// Next blocks until there is a batch; it is the caller's until the next call of Next, Poll, SeekTo or Close,
 // and the following one is fetched meanwhile. Errors are ctx's, *FetchError,
 // *OffsetOutOfRangeError and ErrClosed; after the middle two only SeekTo goes on.
 func (p *Partition) Next(ctx context.Context) (*Batch, error) {
+	for {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		if b, err := p.Poll(); b != nil || err != nil {
+			return b, err
+		}
+		select {
+		case <-p.notify:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// Poll is Next without waiting: it returns nil where nothing is prefetched.
+func (p *Partition) Poll() (*Batch, error) {
 	for {
 		if p.scratch != nil {
 			if p.more && !p.voided() {
@@ -87,20 +104,8 @@ func (p *Partition) Next(ctx context.Context) (*Batch, error) {
 			}
 			p.release()
 		}
-		if err := ctx.Err(); err != nil {
+		if taken, err := p.take(); !taken || err != nil {
 			return nil, err
-		}
-		taken, err := p.take()
-		if err != nil {
-			return nil, err
-		}
-		if taken {
-			continue
-		}
-		select {
-		case <-p.notify:
-		case <-ctx.Done():
-			return nil, ctx.Err()
 		}
 	}
 }

@@ -17,6 +17,7 @@ type accumulator struct {
 	last    *topicBuffer       // of the latest Append: most records go to the topic of the one before
 	touched []*partitionBuffer // partitions with records of this unit, in order of their first record
 	records int                // in this unit
+	bytes   int                // of their keys, values and headers
 
 	free []*RecordBatch // without memory
 }
@@ -95,6 +96,10 @@ func (a *accumulator) append(t *topicBuffer, r *Record) error {
 
 func (a *accumulator) appended(t *topicBuffer, r *Record) {
 	a.records++
+	a.bytes += len(r.Key) + len(r.Value) + len(r.RawHeaders)
+	for i := range r.Headers {
+		a.bytes += len(r.Headers[i].Key) + len(r.Headers[i].Value)
+	}
 	if r.Partition < 0 && r.Key == nil {
 		t.turn++
 	}
@@ -177,6 +182,7 @@ func (a *accumulator) takeFrom(from *accumulator) {
 		}
 	}
 	a.records += from.records
+	a.bytes += from.bytes
 	from.reset()
 }
 
@@ -243,7 +249,7 @@ func (a *accumulator) reset() {
 		p.batches, p.sent, p.inDoubt = p.batches[:0], 0, false
 	}
 	a.touched = a.touched[:0]
-	a.records = 0
+	a.records, a.bytes = 0, 0
 }
 
 // restartSequences begins every partition at 0, as a new producer id or epoch demands.

@@ -222,3 +222,26 @@ func TestPoolLendsWhatItWasGivenAndKeepsToItsLimit(t *testing.T) {
 		}
 	})
 }
+
+func TestAUnitKnowsItsSize(t *testing.T) {
+	t.Parallel()
+	unit, common := newAccumulator(Config{MaxBatchBytes: 1 << 20}), newAccumulator(Config{MaxBatchBytes: 1 << 20})
+	topic := unit.learn("scores", 2)
+	for range 3 {
+		r := Record{Topic: "scores", Partition: 1, Key: make([]byte, 10), Value: make([]byte, 100), RawHeaders: make([]byte, 20), Headers: []Header{{Key: "k", Value: make([]byte, 5)}}}
+		if err := unit.append(topic, &r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if want := 3 * (10 + 100 + 20 + 1 + 5); unit.bytes != want {
+		t.Errorf("%d bytes, want %d", unit.bytes, want)
+	}
+	common.takeFrom(&unit)
+	if unit.bytes != 0 || common.bytes != 408 {
+		t.Errorf("%d bytes are left, %d were taken", unit.bytes, common.bytes)
+	}
+	common.reset()
+	if common.bytes != 0 {
+		t.Errorf("%d bytes of nothing", common.bytes)
+	}
+}

@@ -12,7 +12,7 @@ type Pool struct {
 	limit int
 
 	mu        sync.Mutex
-	free      [poolClasses][][]byte // class i: capacity of at least smallestBuffer<<2i
+	free      [poolClasses][][]byte // class i: capacity of at least smallestBuffer<<i
 	bytes     int                   // in free
 	encoders  [Zstd + 1][]*Compressor
 	encodings int // in encoders
@@ -20,7 +20,7 @@ type Pool struct {
 
 const (
 	smallestBuffer = 4 << 10
-	poolClasses    = 10 // up to 1 GiB, the largest batch
+	poolClasses    = 19 // up to 1 GiB, the largest batch
 	maxEncoders    = 8  // that are kept; a zstd encoder has several MiB
 )
 
@@ -33,7 +33,7 @@ func NewPool(limit int) *Pool { return &Pool{limit: limit} }
 // take gives an empty buffer with a capacity of at least n.
 func (p *Pool) take(n int) []byte {
 	class := 0
-	for n > smallestBuffer<<(2*class) {
+	for n > smallestBuffer<<class {
 		class++
 	}
 	p.mu.Lock()
@@ -46,7 +46,7 @@ func (p *Pool) take(n int) []byte {
 		return b
 	}
 	p.mu.Unlock()
-	return make([]byte, 0, smallestBuffer<<(2*class))
+	return make([]byte, 0, smallestBuffer<<class)
 }
 
 // give takes back the memory of b, which nobody may use any more.
@@ -54,7 +54,7 @@ func (p *Pool) give(b []byte) {
 	if cap(b) < smallestBuffer {
 		return
 	}
-	class := min((bits.Len(uint(cap(b)/smallestBuffer))-1)/2, poolClasses-1)
+	class := min(bits.Len(uint(cap(b)/smallestBuffer))-1, poolClasses-1)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.bytes+cap(b) > p.limit {

@@ -28,6 +28,10 @@ type Publisher interface {
 	// never be sent gives *RecordTooLargeError and leaves the unit as it was.
 	Append(r *Record) error
 
+	// Buffered is the size of the open unit so far: keys, values and headers in bytes. Whoever has more to do decides by
+	// it when a unit is large enough.
+	Buffered() int
+
 	// Commit sends all records and then offsets as group member m, and ends the unit. Offsets name the next record
 	// to read. It may be called again after ErrStaleMember with the member's new identity, and after the end of ctx:
 	// it goes on where it stopped and nothing is doubled.

@@ -78,6 +78,9 @@ func (s *session) append(r *Record) error {
 	return s.records.append(t, r)
 }
 
+// Buffered implements Publisher.
+func (s *session) Buffered() int { return s.records.bytes }
+
 //nolint:contextcheck // Append has no context
 func (s *session) lookUp(topic string) (*topicBuffer, error) {
 	// Append has no context; the second half of the time lets an attempt that began within the limit end by itself.

@@ -10,25 +10,38 @@ import (
 	"github.com/churnstream/churnstream/internal/kafkawire"
 )
 
-// Shared publishes the units of many partitions in common transactions, under one transactional id for the whole
-// worker (KIP-447: the group's generation fences a former owner of a partition, not the transactional id). While one
-// transaction is under way the units that become ready gather for the next, so that the cost of a transaction is spread
-// over all of them, whatever the number of partitions.
+// Shared publishes the units of many partitions together: in common transactions, under one transactional id for the
+// whole worker (KIP-447: the group's generation fences a former owner of a partition, not the transactional id), or at
+// least once by one idempotent producer. While one transaction is under way the units that become ready gather for the
+// next, so that the cost of a transaction is spread over all of them, whatever the number of partitions. What is said
+// of transactions here holds for the common Produce requests and offset commits of at-least-once as well.
 //
-// One goroutine, Run, owns the transactional producer; each unit belongs to the goroutine of its partition, and to Run
+// One goroutine, Run, owns the producer; each unit belongs to the goroutine of its partition, and to Run
 // from the moment that Commit hands it over until Run answers. All units of a transaction share its fate: each of them
 // gets the error that ended it. That includes ErrFenced and a fatal error, such as a batch that is larger than its
 // topic allows.
 //
 // A partition must stay with the member while its unit is in Commit: give it back only after Commit has returned.
 type Shared struct {
-	cfg             Config
-	client          *kafkawire.Client
-	transactionalID string
-	begins          chan chan error
-	commits         chan *sharedUnit
-	stopped         chan struct{} // closed when Run has ended
+	cfg     Config
+	client  *kafkawire.Client
+	fresh   func() (common, error)
+	begins  chan chan error
+	commits chan *sharedUnit
+	stopped chan struct{} // closed when Run has ended
 }
+
+// common is the producer that publishes for all.
+type common interface {
+	Publisher
+	buffer() *accumulator
+	rest(ctx context.Context) error // until the next unit may begin
+}
+
+func (t *Transactional) buffer() *accumulator           { return &t.records }
+func (t *Transactional) rest(ctx context.Context) error { return t.protocol.rest(ctx) }
+func (p *Idempotent) buffer() *accumulator              { return &p.records }
+func (p *Idempotent) rest(context.Context) error        { return nil }
 
 // ErrStopped says that the Run of a Shared has ended. A unit that was handed over before may have been committed.
 var ErrStopped = errors.New("the shared producer has stopped")
@@ -43,14 +56,23 @@ const farewell = 2 * time.Second
 
 // NewShared returns a producer for the transactional id. It connects when the first unit begins.
 func NewShared(cfg Config, client *kafkawire.Client, transactionalID string) (*Shared, error) {
+	return newShared(cfg, client, func(cfg Config) (common, error) { return NewTransactional(cfg, client, transactionalID) })
+}
+
+// NewSharedIdempotent returns an at-least-once producer. It connects when the first unit begins.
+func NewSharedIdempotent(cfg Config, client *kafkawire.Client) (*Shared, error) {
+	return newShared(cfg, client, func(cfg Config) (common, error) { return NewIdempotent(cfg, client) })
+}
+
+func newShared(cfg Config, client *kafkawire.Client, fresh func(Config) (common, error)) (*Shared, error) {
 	if cfg.Pool == nil {
 		cfg.Pool = NewPool(DefaultPoolBytes)
 	}
-	if _, err := NewTransactional(cfg, client, transactionalID); err != nil {
+	if _, err := fresh(cfg); err != nil {
 		return nil, err
 	}
 	return &Shared{
-		cfg: cfg, client: client, transactionalID: transactionalID,
+		cfg: cfg, client: client, fresh: func() (common, error) { return fresh(cfg) },
 		begins: make(chan chan error), commits: make(chan *sharedUnit), stopped: make(chan struct{}),
 	}, nil
 }
@@ -217,11 +239,11 @@ func (s *Shared) Run(ctx context.Context) error {
 // sharedRun is what Run's goroutine owns.
 type sharedRun struct {
 	*Shared
-	producer *Transactional // with an open transaction that holds nothing yet; nil before the first Begin and after a failure
-	waiting  []*sharedUnit  // for the next transaction
-	units    []*sharedUnit  // of the open transaction
-	hold     *hold          // of the open transaction, while it waits
-	offsets  []Offset       // scratch: of all units
+	producer common        // with an open unit that holds nothing yet; nil before the first Begin and after a failure
+	waiting  []*sharedUnit // for the next transaction
+	units    []*sharedUnit // of the open transaction
+	hold     *hold         // of the open transaction, while it waits
+	offsets  []Offset      // scratch: of all units
 }
 
 // begin initialises the producer unless it is.
@@ -229,7 +251,7 @@ func (r *sharedRun) begin(ctx context.Context) error {
 	if r.producer != nil {
 		return nil
 	}
-	fresh, err := NewTransactional(r.cfg, r.client, r.transactionalID)
+	fresh, err := r.fresh()
 	if err != nil {
 		return err
 	}
@@ -257,7 +279,7 @@ var errGivenUp = fmt.Errorf("a unit of the common transaction was given up while
 // finds out.
 func (r *sharedRun) rest(ctx context.Context) {
 	if r.producer != nil {
-		_ = r.producer.protocol.rest(ctx)
+		_ = r.producer.rest(ctx)
 	}
 }
 
@@ -279,7 +301,7 @@ func (r *sharedRun) transact(ctx context.Context) {
 	err := r.begin(ctx)
 	if err == nil {
 		for _, u := range r.units {
-			r.producer.records.takeFrom(&u.records)
+			r.producer.buffer().takeFrom(&u.records)
 		}
 		err = r.commit(ctx)
 	}

@@ -112,6 +112,51 @@ func (k *sharedKit) mustEnd(t *testing.T, i int, want error) {
 	}
 }
 
+// TestUnitsShareOneIdempotentProducer: at least once, the units that wait go out together too.
+func TestUnitsShareOneIdempotentProducer(t *testing.T) {
+	t.Parallel()
+	cluster := newFake(t)
+	k := newSharedKit(t, cluster.ListenAddrs(), DefaultConfig(), 4)
+	var err error
+	if k.r.Shared, err = NewSharedIdempotent(DefaultConfig(), k.client); err != nil {
+		t.Fatal(err)
+	}
+	for i := range k.units {
+		k.units[i] = k.unit(k.r.Shared)
+	}
+	var commits, transactions atomic.Int32
+	count := func(key kmsg.Key, n *atomic.Int32) {
+		cluster.ControlKey(key.Int16(), func(kmsg.Request) (kmsg.Response, error, bool) {
+			cluster.KeepControl()
+			n.Add(1)
+			return nil, nil, false
+		})
+	}
+	count(kmsg.OffsetCommit, &commits)
+	count(kmsg.EndTxn, &transactions)
+	for round := range int64(3) {
+		for i := range k.units {
+			k.fill(t, i, fmt.Sprint(round))
+			k.hand(i, anyMember(k.group), round+1)
+		}
+		k.r.transact(k.context())
+		for i := range k.units {
+			k.mustEnd(t, i, nil)
+		}
+	}
+	if got := values(k.committed(k.out, 2)); !slices.Equal(got, []string{"0 0", "2 0", "0 1", "2 1", "0 2", "2 2", "1 0", "3 0", "1 1", "3 1", "1 2", "3 2"}) {
+		t.Fatalf("visible: %q", got)
+	}
+	for i := range k.units {
+		if got := k.offset(k.group, k.in, int32(i)); got != 3 {
+			t.Errorf("offset %d of input %d", got, i)
+		}
+	}
+	if commits.Load() != 3 || transactions.Load() != 0 {
+		t.Errorf("%d offset commits and %d transactions for 3 rounds of 4 units", commits.Load(), transactions.Load())
+	}
+}
+
 func TestWaitingUnitsShareOneTransaction(t *testing.T) {
 	t.Parallel()
 	brokers := testBrokers(t)

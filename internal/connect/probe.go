@@ -1,6 +1,7 @@
 package connect
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -25,6 +26,12 @@ type TopicSpec struct {
 	Name    string
 	Key     string // its configuration key, for messages
 	Configs map[string]string
+	// Partitions is how many it gets when it is created; 0: as many as create_topics says.
+	Partitions int
+}
+
+func (t TopicSpec) partitions(create config.CreateTopics) int {
+	return cmp.Or(t.Partitions, create.Partitions)
 }
 
 // Probe asks the cluster for the topics, creates those that are missing when create says so, and returns their number
@@ -125,7 +132,7 @@ func missingError(missing []TopicSpec, brokers []string, create config.CreateTop
 			fmt.Fprintf(&options, " --config %s=%s", name, t.Configs[name])
 		}
 		errs[i] = fmt.Errorf("%s: topic %s does not exist (or the login lacks DESCRIBE on it); create it with\n    kafka-topics.sh --bootstrap-server %s --create --topic %s --partitions %d --replication-factor %d%s\n  or set create_topics.enabled: true",
-			t.Key, t.Name, brokers[0], t.Name, create.Partitions, create.ReplicationFactor, options.String())
+			t.Key, t.Name, brokers[0], t.Name, t.partitions(create), create.ReplicationFactor, options.String())
 	}
 	return errors.Join(errs...)
 }
@@ -133,7 +140,7 @@ func missingError(missing []TopicSpec, brokers []string, create config.CreateTop
 func createTopics(ctx context.Context, client *kafka.Client, missing []TopicSpec, create config.CreateTopics) error {
 	req := &kafka.CreateTopicsRequest{}
 	for _, t := range missing {
-		topic := kafka.TopicConfig{Topic: t.Name, NumPartitions: create.Partitions, ReplicationFactor: create.ReplicationFactor}
+		topic := kafka.TopicConfig{Topic: t.Name, NumPartitions: t.partitions(create), ReplicationFactor: create.ReplicationFactor}
 		for _, name := range sortedKeys(t.Configs) {
 			topic.ConfigEntries = append(topic.ConfigEntries, kafka.ConfigEntry{ConfigName: name, ConfigValue: t.Configs[name]})
 		}

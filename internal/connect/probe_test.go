@@ -123,11 +123,15 @@ func TestProbeNamesEveryMissingTopicWithTheCommandThatCreatesIt(t *testing.T) {
 func TestProbeCreatesWhatIsMissingAndCountsPartitions(t *testing.T) {
 	brokers, transport := embedded(t)
 	there := testkit.Topic(t, brokers, "there", 3)
-	topics := []TopicSpec{{Name: there, Key: "topics.events"}, {Name: "made", Key: "topics.drift_state", Configs: map[string]string{"cleanup.policy": "compact"}}}
+	topics := []TopicSpec{
+		{Name: there, Key: "topics.events"},
+		{Name: "made", Key: "topics.drift_state", Configs: map[string]string{"cleanup.policy": "compact"}},
+		{Name: "small", Key: "topics.drift_alerts", Partitions: 1},
+	}
 	create := config.CreateTopics{Enabled: true, Partitions: 2, ReplicationFactor: 1}
 	for range 2 { // the second time there is nothing to create
 		counts, err := Probe(t.Context(), brokers, transport, config.SASL{}, topics, create)
-		if err != nil || len(counts) != 2 || counts[there] != 3 || counts["made"] != 2 {
+		if err != nil || len(counts) != 3 || counts[there] != 3 || counts["made"] != 2 || counts["small"] != 1 {
 			t.Fatalf("got %v, %v", counts, err)
 		}
 	}

@@ -178,6 +178,8 @@ func call(f func() error) error {
 	return f()
 }
 
+func (p *publisher) Buffered() int { return 0 }
+
 func (p *publisher) Begin(context.Context) error { return call(p.begin) }
 
 func (p *publisher) Append(r *producer.Record) error {

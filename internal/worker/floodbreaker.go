@@ -166,6 +166,8 @@ func (t *task) hold(fetch context.Context, partition *consumer.Partition, held i
 // look reads at most one window of records from the held offset on and judges them without publishing anything: nil
 // when they are no flood, with the offset up to which that is known.
 func (t *task) look(fetch context.Context, partition *consumer.Partition, held int64) (flood *floodError, next int64, err error) {
+	t.workbench = t.worker.workbenches.take()
+	defer func() { t.workbench = t.worker.workbenches.giveBack(t.workbench) }()
 	partition.SeekTo(held)
 	flood = &floodError{classes: map[schemas.ErrorClass]int{}}
 	next = held

@@ -6,7 +6,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/churnstream/churnstream/consumer"
 	"github.com/churnstream/churnstream/schemas"
 	"github.com/churnstream/churnstream/scoring"
 )
@@ -57,7 +56,7 @@ func newMetrics(reg prometheus.Registerer, model *scoring.Model) *metrics {
 		deadLetters: map[schemas.ErrorClass]prometheus.Counter{},
 		missing:     map[string]prometheus.Counter{},
 		unseen:      map[string]prometheus.Counter{},
-		batches:     counter("batches_total", "Batches committed; in exactly-once delivery each is one transaction."),
+		batches:     counter("batches_total", "Units of work committed: what a partition hands to one transaction."),
 		floods:      counter("floods_total", "Times that a flood of bad records stopped a partition."),
 		restarts:    counter("partition_restarts_total", "Times that a partition was begun again after an aborted batch or a fence."),
 		latency: prometheus.NewHistogram(prometheus.HistogramOpts{
@@ -81,10 +80,10 @@ func newMetrics(reg prometheus.Registerer, model *scoring.Model) *metrics {
 	return m
 }
 
-// observe counts a committed batch.
-func (m *metrics) observe(batch *consumer.Batch, t *tally, now time.Time) {
+// observe counts a committed unit of work.
+func (m *metrics) observe(t *tally, now time.Time) {
 	m.batches.Inc()
-	m.events.Add(float64(len(batch.Records)))
+	m.events.Add(float64(t.events))
 	m.scores.Add(float64(t.scores))
 	m.churn.Add(float64(t.churn))
 	m.retain.Add(float64(t.scores - t.churn))
@@ -97,10 +96,8 @@ func (m *metrics) observe(batch *consumer.Batch, t *tally, now time.Time) {
 	for input, n := range t.unseen {
 		m.unseen[input].Add(float64(n))
 	}
-	for i := 0; i < len(batch.Records); i += latencySample {
-		if at := batch.Records[i].Timestamp; at > 0 { // else the producer gave none
-			m.latency.Observe(max(0, now.Sub(time.UnixMilli(at)).Seconds())) // clocks differ
-		}
+	for _, at := range t.sampled {
+		m.latency.Observe(max(0, now.Sub(time.UnixMilli(at)).Seconds())) // clocks differ
 	}
 }
 
@@ -155,7 +152,7 @@ func (o *ownership) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// stage is a part of the processing of a batch.
+// stage is a part of the processing of a unit of work.
 type stage int
 
 const (
@@ -171,7 +168,7 @@ type stageTimes struct{ seconds [stages]prometheus.Observer }
 func newStageTimes(reg prometheus.Registerer) stageTimes {
 	v := prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Namespace: "churnstream", Name: "stage_seconds",
-		Help:                        "Time that a committed batch spent in a stage: decode, score, encode, commit.",
+		Help:                        "Time that a committed unit of work spent in a stage: decode, score, encode, commit.",
 		Buckets:                     prometheus.ExponentialBuckets(0.0001, 2, 18),
 		NativeHistogramBucketFactor: 1.1, NativeHistogramMaxBucketNumber: 160,
 	}, []string{"stage"})
@@ -183,7 +180,7 @@ func newStageTimes(reg prometheus.Registerer) stageTimes {
 	return s
 }
 
-// stopwatch adds up what a batch spends in each stage; report observes it once.
+// stopwatch adds up what a unit spends in each stage; report observes it once.
 type stopwatch struct {
 	last  time.Time
 	spent [stages]time.Duration

@@ -73,9 +73,9 @@ func (p *phase) get() (s step, since time.Time, why reason) {
 	return s, since, why
 }
 
-// inHand is the batch that a task is about to commit. It is written by the task and read by probes and metrics.
+// inHand is the unit of work that a task is about to commit. It is written by the task and read by probes and metrics.
 type inHand struct {
-	first atomic.Int64 // offset of the batch; noBatch
+	first atomic.Int64 // offset of the unit's first batch; noBatch
 	since atomic.Int64 // time of the oldest event that is known not to be scored, in ms; 0: none is
 }
 
@@ -94,11 +94,11 @@ func (h *inHand) take(b *consumer.Batch) {
 }
 
 // done notes the commit. The next events are about as old as the last one where there are some already.
-func (h *inHand) done(b *consumer.Batch) {
+func (h *inHand) done(t *tally) {
 	h.first.Store(noBatch)
-	if len(b.Records) == 0 || b.LastStableOffset <= b.Next {
+	if t.lastStable <= t.next {
 		h.since.Store(0)
 		return
 	}
-	h.since.Store(b.Records[len(b.Records)-1].Timestamp)
+	h.since.Store(t.last)
 }

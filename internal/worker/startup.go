@@ -28,7 +28,7 @@ func Topics(cfg config.Config) []connect.TopicSpec {
 	if cfg.Drift.Enabled {
 		topics = append(
 			topics,
-			connect.TopicSpec{Name: cfg.Topics.DriftState, Key: "topics.drift_state", Configs: map[string]string{
+			connect.TopicSpec{Name: cfg.Topics.DriftState, Key: "topics.drift_state", Partitions: statePartitions(cfg), Configs: map[string]string{
 				"cleanup.policy": "compact", "segment.bytes": "4194304", "min.cleanable.dirty.ratio": "0.1", "max.compaction.lag.ms": "600000",
 			}},
 			// The newest alert of a feature is the memory of its alarm, whatever its age; a week of history stays beside it.
@@ -38,6 +38,13 @@ func Topics(cfg config.Config) []connect.TopicSpec {
 		)
 	}
 	return topics
+}
+
+// statePartitions is how many partitions the state topic gets when it is created. Every one of them takes part in nearly
+// every transaction and costs it a marker and a batch, so there are few: each keeps the counts of 16 input partitions,
+// 1.5 MB of buckets at the default window, which are read whole when a partition changes hands.
+func statePartitions(cfg config.Config) int {
+	return (cfg.CreateTopics.Partitions + 15) / 16
 }
 
 // Validate reports every value that a part of the worker would refuse, each with its key. It contacts nobody.
@@ -177,8 +184,11 @@ func (w *Worker) newOwnPublisher(id string) (producer.Publisher, error) {
 // newShared gives the producer of all of this worker's partitions, or nil where each has its own. Under the instance or
 // member id a restarted worker ends at once what it left open; without one, the transaction timeout does.
 func newShared(cfg config.Config, producing producer.Config, client *kafkawire.Client) (*producer.Shared, error) {
-	if cfg.Delivery != config.ExactlyOnce || cfg.Produce.Transactions != "worker" {
+	if cfg.Produce.Transactions != "worker" {
 		return nil, nil //nolint:nilnil // no shared producer is one of the two ways
+	}
+	if cfg.Delivery == config.AtLeastOnce {
+		return producer.NewSharedIdempotent(producing, client)
 	}
 	instance := cmp.Or(cfg.Group.InstanceID, cfg.Group.MemberID)
 	if instance == "" {

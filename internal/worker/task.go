@@ -16,7 +16,6 @@ import (
 	"github.com/churnstream/churnstream/internal/kafkawire"
 	"github.com/churnstream/churnstream/producer"
 	"github.com/churnstream/churnstream/schemas"
-	"github.com/churnstream/churnstream/scoring"
 )
 
 // chunkRows is how many events are decoded before they are scored together: enough for the engines to work on a batch,
@@ -36,38 +35,34 @@ type task struct {
 	accept  chan struct{} // of size 1: an operator accepts the flood that holds the partition
 
 	publisher producer.Publisher
-	decoder   *schemas.Decoder
-	scorer    *scoring.Scorer
 	counts    *drift.Accumulator // nil when drift is off
 
-	rows    *schemas.Rows
-	scored  []int // record of the chunk that row i came from
-	results scoring.Results
-	score   schemas.Score
-	value   []byte // encoded score or state, reused
-	out     producer.Record
-	offsets [1]producer.Offset
-	tally   tally
+	*workbench // while batches are processed
+	score      schemas.Score
+	out        producer.Record
+	offsets    [1]producer.Offset
+	tally      tally
 }
 
-// tally is what a batch did; it becomes visible after the commit only.
+// tally is what a unit of work did; it becomes visible after the commit only.
 type tally struct {
+	events          int
 	scores, churn   int
 	deadLetters     map[schemas.ErrorClass]int
 	bad             int            // all dead letters
 	newest          string         // what is wrong with the last of them
 	missing, unseen map[string]int // by input
+	sampled         []int64        // timestamps in ms of one event in latencySample
+	last            int64          // timestamp in ms of the last event; 0: there is none
+	next            int64          // offset to go on from
+	lastStable      int64          // end of what was readable
 }
 
 func newTask(w *Worker, source consumer.TopicPartition, log zerolog.Logger) *task {
 	t := &task{
-		worker:  w,
-		source:  source,
-		log:     log,
-		decoder: w.decoder.Clone(),
-		scorer:  w.model.NewScorer(scoring.ScorerConfig{Reasons: w.cfg.Reasons.Top}),
-		rows:    schemas.NewRows(len(w.model.Contract().Inputs), chunkRows),
-		scored:  make([]int, 0, chunkRows),
+		worker: w,
+		source: source,
+		log:    log,
 		score: schemas.Score{
 			SourceTopic: source.Topic, SourcePartition: source.Partition,
 			ModelName: w.model.Name(), ModelVersion: w.model.Version(), ModelDigest: w.model.Digest(),
@@ -138,19 +133,13 @@ func (t *task) own(fetch, work context.Context) (progressed bool, err error) {
 	t.inHand.none()
 	t.log.Info().Int64("offset", offsets[t.source]).Msg("partition ready")
 	for {
-		t.phase.set(stepIdle, t.worker.now())
-		batch, err := partition.Next(fetch)
-		if err != nil {
-			return progressed, err
-		}
-		first := batch.First
-		if err := t.process(fetch, work, batch); err != nil {
+		if err := t.process(fetch, work, partition); err != nil {
 			t.rollBack(work)
 			var flood *floodError
 			if !errors.As(err, &flood) {
 				return progressed, err
 			}
-			if err := t.hold(fetch, partition, first, flood); err != nil {
+			if err := t.hold(fetch, partition, t.inHand.first.Load(), flood); err != nil {
 				return progressed, err
 			}
 		}
@@ -161,46 +150,78 @@ func (t *task) own(fetch, work context.Context) (progressed bool, err error) {
 	}
 }
 
-// process is the life of one batch: decode → score → append outputs → end the transaction → observe. A batch without
-// records (markers, an aborted transaction, compacted offsets) moves the committed offset all the same: whoever looks at
-// the group from outside must not see a lag that never goes away.
-func (t *task) process(fetch, work context.Context, batch *consumer.Batch) error {
+// batches are where events come from: a *consumer.Partition.
+type batches interface {
+	Next(ctx context.Context) (*consumer.Batch, error)
+	Poll() (*consumer.Batch, error)
+}
+
+// process is the life of one unit of work: fetch → decode → score → append outputs → end the transaction → observe. A
+// unit is one batch where events are few, and goes at once. Under load it takes the batches that are there already, up
+// to a size, so that the cost of a transaction is spread over many events. A batch without records (markers, an aborted
+// transaction, compacted offsets) moves the committed offset all the same: whoever looks at the group from outside must
+// not see a lag that never goes away.
+func (t *task) process(fetch, work context.Context, source batches) error {
+	t.phase.set(stepIdle, t.worker.now())
+	batch, err := source.Next(fetch)
+	if err != nil {
+		return err
+	}
 	t.inHand.take(batch)
+	t.workbench = t.worker.workbenches.take()
+	defer func() { t.workbench = t.worker.workbenches.giveBack(t.workbench) }()
 	var clock stopwatch
 	clock.start()
 	if t.counts != nil {
 		t.counts.SetClock(t.worker.now().UnixMilli())
 	}
-	for chunk := range slices.Chunk(batch.Records, chunkRows) {
-		bad := t.tally.bad
-		t.phase.set(stepWorking, t.worker.now())
-		if err := t.decode(fetch, chunk); err != nil {
-			return err
+	for ; batch != nil; batch = t.another(fetch, source) {
+		for chunk := range slices.Chunk(batch.Records, chunkRows) {
+			bad := t.tally.bad
+			t.phase.set(stepWorking, t.worker.now())
+			if err := t.decode(fetch, chunk); err != nil {
+				return err
+			}
+			clock.lap(stageDecode)
+			t.phase.set(stepWorking, t.worker.now())
+			t.scorer.Score(t.rows, &t.results)
+			clock.lap(stageScore)
+			if err := t.appendScores(chunk); err != nil {
+				return err
+			}
+			clock.lap(stageEncode)
+			if err := t.checkFlood(chunk, t.tally.bad-bad); err != nil {
+				return err
+			}
 		}
-		clock.lap(stageDecode)
-		t.phase.set(stepWorking, t.worker.now())
-		t.scorer.Score(t.rows, &t.results)
-		clock.lap(stageScore)
-		if err := t.appendScores(chunk); err != nil {
-			return err
-		}
-		clock.lap(stageEncode)
-		if err := t.checkFlood(chunk, t.tally.bad-bad); err != nil {
-			return err
-		}
+		t.tally.take(batch)
 	}
 	if err := t.appendCounts(); err != nil {
 		return err
 	}
+	t.workbench = t.worker.workbenches.giveBack(t.workbench) // the commit waits for brokers
 	t.phase.set(stepCommitting, t.worker.now())
-	if err := t.commit(work, batch.Next); err != nil {
+	if err := t.commit(work, t.tally.next); err != nil {
 		return err
 	}
 	clock.lap(stageCommit)
-	t.inHand.done(batch)
+	t.inHand.done(&t.tally)
 	t.worker.metrics.stages.observe(&clock)
-	t.observe(batch)
+	t.observe()
 	return nil
+}
+
+// another gives the next batch of the unit if there is one already and room for it. What is wrong with the source shows
+// again when it is asked for the next unit.
+func (t *task) another(fetch context.Context, source batches) *consumer.Batch {
+	if fetch.Err() != nil || t.publisher.Buffered() >= t.worker.unitBytes() {
+		return nil
+	}
+	batch, err := source.Poll()
+	if err != nil {
+		return nil
+	}
+	return batch
 }
 
 // decode turns records into rows. A record that can never be read becomes a dead letter; a registry that does not answer
@@ -338,17 +359,17 @@ func (t *task) commit(ctx context.Context, next int64) error {
 // settling is the pause before a refused commit is tried again with the same identity.
 const settling = 50 * time.Millisecond
 
-// observe makes visible what the committed batch did: statistics and metrics never count what was rolled back.
-func (t *task) observe(batch *consumer.Batch) {
+// observe makes visible what the committed unit did: statistics and metrics never count what was rolled back.
+func (t *task) observe() {
 	if t.counts != nil {
 		t.counts.Commit()
 	}
 	t.breaker.keep()
-	t.worker.metrics.observe(batch, &t.tally, t.worker.now())
+	t.worker.metrics.observe(&t.tally, t.worker.now())
 	t.tally.reset()
 }
 
-// rollBack gives up the batch in hand. When even that fails the next Begin does it.
+// rollBack gives up the unit in hand. When even that fails the next Begin does it.
 func (t *task) rollBack(ctx context.Context) {
 	t.tally.reset() // the statistics are restored anew
 	t.breaker.undo()
@@ -370,8 +391,22 @@ func (t *tally) add(s *schemas.Score) {
 	}
 }
 
+func (t *tally) take(batch *consumer.Batch) {
+	t.events += len(batch.Records)
+	for i := 0; i < len(batch.Records); i += latencySample {
+		if at := batch.Records[i].Timestamp; at > 0 { // else the producer gave none
+			t.sampled = append(t.sampled, at)
+		}
+	}
+	if n := len(batch.Records); n > 0 {
+		t.last = batch.Records[n-1].Timestamp
+	}
+	t.next, t.lastStable = batch.Next, batch.LastStableOffset
+}
+
 func (t *tally) reset() {
-	t.scores, t.churn, t.bad, t.newest = 0, 0, 0, ""
+	t.events, t.scores, t.churn, t.bad, t.newest = 0, 0, 0, 0, ""
+	t.sampled, t.last = t.sampled[:0], 0
 	clear(t.deadLetters)
 	clear(t.missing)
 	clear(t.unseen)

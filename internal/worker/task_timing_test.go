@@ -29,6 +29,8 @@ func (s *sink) Append(r *producer.Record) error {
 	return nil
 }
 
+func (s *sink) Buffered() int { return s.bytes }
+
 func (s *sink) Commit(context.Context, producer.Member, []producer.Offset) error { return nil }
 func (s *sink) Abort(context.Context) error                                      { return nil }
 func (s *sink) Close() error                                                     { return nil }
@@ -91,8 +93,12 @@ func newBench(t testing.TB, events, reasons int, drifting bool) *bench {
 	return b
 }
 
+// Next gives the one batch, Poll never another: the bench is a source of batches.
+func (b *bench) Next(context.Context) (*consumer.Batch, error) { return &b.batch, nil }
+func (b *bench) Poll() (*consumer.Batch, error)                { return nil, nil } //nolint:nilnil // as in a partition
+
 func (b *bench) run(t testing.TB) {
-	if err := b.task.process(t.Context(), t.Context(), &b.batch); err != nil {
+	if err := b.task.process(t.Context(), t.Context(), b); err != nil {
 		t.Fatal(err)
 	}
 	n := int64(len(b.batch.Records))

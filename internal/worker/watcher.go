@@ -171,42 +171,6 @@ func decodeState(r *consumer.Record, s *schemas.DriftState) error {
 	return schemas.DecodeDriftState(body, s)
 }
 
-// newCounts gives the accumulator of a partition with what its earlier owners committed.
-func (w *Worker) newCounts(ctx context.Context, source consumer.TopicPartition) (*drift.Accumulator, error) {
-	counted := drift.Source{ModelDigest: w.model.Digest(), Topic: source.Topic, Partition: source.Partition}
-	counts, err := drift.NewAccumulator(w.profile, w.model.Contract(), window(w.cfg), counted, w.driftMetrics)
-	if err != nil {
-		return nil, err
-	}
-	states := consumer.TopicPartition{Topic: w.cfg.Topics.DriftState, Partition: w.statePartition(source.Partition)}
-	var state schemas.DriftState
-	restore := func(b *consumer.Batch) error {
-		for i := range b.Records {
-			err := decodeState(&b.Records[i], &state)
-			if err == nil {
-				err = counts.Restore(&state)
-			}
-			if err != nil { // not written by a worker: it must not stop the scores
-				w.log.Error().Err(err).Int32("partition", states.Partition).Int64("offset", b.Records[i].Offset).Msg("a drift state cannot be restored and does not count")
-			}
-		}
-		return nil
-	}
-	select {
-	case w.stateTurns[states.Partition] <- struct{}{}:
-		defer func() { <-w.stateTurns[states.Partition] }()
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-	_, err = tail.ReadPartition(ctx, w.client, w.restoring, states, restore)
-	return counts, err
-}
-
-// statePartition is where the counts of an input partition are kept.
-func (w *Worker) statePartition(input int32) int32 {
-	return input % int32(w.partitions[w.cfg.Topics.DriftState])
-}
-
 func (w *Worker) newPopulation() (*drift.Population, *drift.Alarms, error) {
 	rule, err := drift.NewRelevantShift(shiftConfig(w.cfg))
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"time"
 
@@ -72,12 +73,13 @@ type Worker struct {
 	producing    producer.Config
 	shared       *producer.Shared // nil: each partition has a producer of its own
 	driftMetrics *drift.Metrics
-	decoder      *schemas.Decoder // cloned by each task: compiled schemas are shared
+	workbenches  workbenches
+	decoder      *schemas.Decoder // cloned for each workbench: compiled schemas are shared
 
 	// Set by prepare, before the first task starts.
 	schemaIDs  schemaIDs
-	partitions map[string]int  // of each topic
-	stateTurns []chan struct{} // a fetcher reads a partition once at a time; several tasks may want the same
+	partitions map[string]int // of each topic
+	restores   []*restores    // of each partition of the state topic
 
 	group *errgroup.Group // every goroutine of Run
 	work  context.Context //nolint:containedctx // the life of Run, which the membership's callbacks have no other way to learn
@@ -145,6 +147,15 @@ func New(cfg config.Config, deps Dependencies) (*Worker, error) {
 		return nil, err
 	}
 	w.producing.OnRetry = w.commits.note
+	w.producing.Pool = producer.NewPool(producer.DefaultPoolBytes)
+	w.workbenches = workbenches{keep: runtime.GOMAXPROCS(0), fresh: func() *workbench {
+		return &workbench{
+			decoder: w.decoder.Clone(),
+			scorer:  w.model.NewScorer(scoring.ScorerConfig{Reasons: cfg.Reasons.Top}),
+			rows:    schemas.NewRows(len(w.model.Contract().Inputs), chunkRows),
+			scored:  make([]int, 0, chunkRows),
+		}
+	}}
 	if w.shared, err = newShared(cfg, w.producing, w.client); err != nil {
 		return nil, err
 	}
@@ -204,9 +215,8 @@ func (w *Worker) prepare(ctx context.Context) error {
 		return err
 	}
 	w.partitions = partitions
-	w.stateTurns = make([]chan struct{}, partitions[w.cfg.Topics.DriftState])
-	for i := range w.stateTurns {
-		w.stateTurns[i] = make(chan struct{}, 1)
+	for i := range partitions[w.cfg.Topics.DriftState] {
+		w.restores = append(w.restores, w.newRestores(int32(i)))
 	}
 	return w.register(ctx)
 }
@@ -241,6 +251,20 @@ func (w *Worker) start(p consumer.TopicPartition) {
 		w.watcher = watcher
 		w.mu.Unlock()
 	}
+}
+
+// A unit of work ends when its records have unitMemory divided by the partitions that are owned, in bytes, within these
+// bounds. Below the least the transaction costs more than the events; above the most it is their cost alone that counts.
+const (
+	unitMemory    = 8 << 20
+	leastUnitSize = 64 << 10
+	mostUnitSize  = 1 << 20
+)
+
+func (w *Worker) unitBytes() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return min(max(unitMemory/max(len(w.tasks), 1), leastUnitSize), mostUnitSize)
 }
 
 // launch runs a task in the worker's group. Its first context ends to drain, its second to abandon.

@@ -1,0 +1,109 @@
+package worker
+
+import (
+	"context"
+	"slices"
+	"sync"
+
+	"github.com/churnstream/churnstream/consumer"
+	"github.com/churnstream/churnstream/drift"
+	"github.com/churnstream/churnstream/internal/tail"
+	"github.com/churnstream/churnstream/schemas"
+)
+
+// statePartition is where the counts of an input partition are kept.
+func (w *Worker) statePartition(input int32) int32 {
+	return input % int32(w.partitions[w.cfg.Topics.DriftState])
+}
+
+// newCounts gives the accumulator of a partition with what its earlier owners committed.
+func (w *Worker) newCounts(ctx context.Context, source consumer.TopicPartition) (*drift.Accumulator, error) {
+	counted := drift.Source{ModelDigest: w.model.Digest(), Topic: source.Topic, Partition: source.Partition}
+	counts, err := drift.NewAccumulator(w.profile, w.model.Contract(), window(w.cfg), counted, w.driftMetrics)
+	if err != nil {
+		return nil, err
+	}
+	return counts, w.restores[w.statePartition(source.Partition)].restore(ctx, counts)
+}
+
+// restores reads one partition of the state topic for the tasks that want their counts from it. Those that come while it
+// is being read share the next reading, so that a worker that is given many partitions at once reads it twice at most.
+type restores struct {
+	turn chan struct{} // held by the task that reads
+	read func(ctx context.Context, into []*restoring) error
+
+	mu      sync.Mutex
+	waiting []*restoring
+}
+
+// restoring is an accumulator that waits for its counts.
+type restoring struct {
+	counts *drift.Accumulator
+	done   bool // under the turn
+}
+
+func (w *Worker) newRestores(statePartition int32) *restores {
+	states := consumer.TopicPartition{Topic: w.cfg.Topics.DriftState, Partition: statePartition}
+	var state schemas.DriftState
+	return &restores{
+		turn: make(chan struct{}, 1),
+		read: func(ctx context.Context, into []*restoring) error {
+			_, err := tail.ReadPartition(ctx, w.client, w.restoring, states, func(b *consumer.Batch) error {
+				for i := range b.Records {
+					err := decodeState(&b.Records[i], &state)
+					for k := 0; k < len(into) && err == nil; k++ {
+						err = into[k].counts.Restore(&state) // passes over what is not its own
+					}
+					if err != nil { // not written by a worker: it must not stop the scores
+						w.log.Error().Err(err).Int32("partition", states.Partition).Int64("offset", b.Records[i].Offset).Msg("a drift state cannot be restored and does not count")
+					}
+				}
+				return nil
+			})
+			return err
+		},
+	}
+}
+
+// restore fills counts. A reading that fails is the failure of the task that read; the others read for themselves, with
+// accumulators that are theirs alone again: restoring a bucket twice gives the same counts.
+func (r *restores) restore(ctx context.Context, counts *drift.Accumulator) error {
+	mine := &restoring{counts: counts}
+	r.mu.Lock()
+	r.waiting = append(r.waiting, mine)
+	r.mu.Unlock()
+	select {
+	case r.turn <- struct{}{}:
+		defer func() { <-r.turn }()
+	case <-ctx.Done():
+		r.leave(mine)
+		return ctx.Err()
+	}
+	if mine.done {
+		return nil
+	}
+	r.mu.Lock()
+	all := r.waiting
+	r.waiting = nil
+	r.mu.Unlock()
+	if err := r.read(ctx, all); err != nil {
+		r.mu.Lock()
+		for _, other := range all {
+			if other != mine {
+				r.waiting = append(r.waiting, other)
+			}
+		}
+		r.mu.Unlock()
+		return err
+	}
+	for _, each := range all {
+		each.done = true
+	}
+	return nil
+}
+
+func (r *restores) leave(mine *restoring) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.waiting = slices.DeleteFunc(r.waiting, func(w *restoring) bool { return w == mine })
+}
