@@ -20,7 +20,7 @@ GOVULNCHECK := $(BIN)/govulncheck-$(GOVULNCHECK_VERSION)
 
 # The packages whose tests talk to a broker; test-kafka repeats them on a real one.
 TRANSPORT := ./consumer/... ./producer/... ./internal/kafkawire/... ./internal/testkit/... ./internal/worker/... \
-	./cmd/churnstream/...
+	./internal/deadletters/... ./cmd/churnstream/...
 
 # The race detector needs cgo, which Go switches off where it finds no C compiler.
 RACE = $(if $(filter 1,$(shell go env CGO_ENABLED)),-race)
@@ -48,6 +48,11 @@ test: ## Run all tests, with the race detector where there is a C compiler; need
 .PHONY: test-kafka
 test-kafka: ## Run the transport tests on a real Kafka (KAFKA_VERSION=4.3, 4.1, 3.9); needs Java and Maven
 	KAFKA_VERSION=$(KAFKA_VERSION) deploy/kafka/kafka.sh run go test $(RACE) -count=1 -p=1 $(TRANSPORT)
+
+.PHONY: test-redrive
+test-redrive: ## Redrive a million dead letters on a real Kafka with three kills; needs Java and Maven
+	KAFKA_VERSION=$(KAFKA_VERSION) deploy/kafka/kafka.sh run env CHURNSTREAM_REDRIVE_RECORDS=1000000 \
+		go test -count=1 -v -run TestRedriveThatIsKilled ./cmd/churnstream
 
 .PHONY: test-containers
 test-containers: ## Run the transport tests on a Kafka in a container; needs a container engine

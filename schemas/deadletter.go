@@ -14,8 +14,14 @@ type DeadLetter struct {
 }
 
 // Names of the headers that a dead letter adds. All but HeaderDeadLetter hold text; HeaderDeadLetter holds the framed
-// Avro form.
+// Avro form. HeaderLeftOut is there only where key, value and headers were too large to be kept.
+//
+// An event that was sent again has HeaderAttempt, the failures so far, and HeaderOrigin, the topic/partition@offset of
+// its first failure, which stays through all further ones.
 const (
+	HeaderPrefix     = "churnstream." // of them all: reserved
+	HeaderOrigin     = "churnstream.origin"
+	HeaderLeftOut    = "churnstream.left-out"
 	HeaderClass      = "churnstream.class"
 	HeaderError      = "churnstream.error"
 	HeaderTopic      = "churnstream.topic"

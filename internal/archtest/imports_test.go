@@ -31,11 +31,12 @@ var places = map[string][]string{
 	"internal/tabular":    {"schemas"},
 	"internal/train":      {"schemas", "scoring", "drift", "internal/tabular"},
 
-	"internal/kafkawire": {},
-	"consumer":           {"internal/kafkawire"},
-	"producer":           {"internal/kafkawire"},
-	"internal/tail":      {"internal/kafkawire", "consumer"},
-	"internal/feed":      {"internal/kafkawire", "producer", "schemas", "internal/tabular"},
+	"internal/kafkawire":   {},
+	"consumer":             {"internal/kafkawire"},
+	"producer":             {"internal/kafkawire"},
+	"internal/tail":        {"internal/kafkawire", "consumer"},
+	"internal/deadletters": {"internal/kafkawire", "internal/tail", "consumer", "producer", "schemas"},
+	"internal/feed":        {"internal/kafkawire", "producer", "schemas", "internal/tabular"},
 
 	"internal/admin":       {},
 	"internal/config":      {},

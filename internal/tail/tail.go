@@ -86,6 +86,18 @@ func ReadTopic(ctx context.Context, client *kafkawire.Client, fetcher *consumer.
 	return next, nil
 }
 
+// ReadRange hands what one partition has from offset start to end, exclusive, to fn. The last batch is cut there.
+func ReadRange(ctx context.Context, fetcher *consumer.Fetcher, tp consumer.TopicPartition, start, end int64, fn func(*consumer.Batch) error) error {
+	_, err := follow(ctx, fetcher, tp, start, end, func(b *consumer.Batch) error {
+		for n := len(b.Records); n > 0 && b.Records[n-1].Offset >= end; n-- {
+			b.Records = b.Records[:n-1]
+		}
+		b.Next = min(b.Next, end)
+		return fn(b)
+	})
+	return err
+}
+
 // forever as the end of follow: until ctx ends.
 const forever = -1
 

@@ -3,6 +3,7 @@ package worker
 import (
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 
 	"github.com/churnstream/churnstream/consumer"
@@ -20,6 +21,7 @@ func (t *task) appendDeadLetter(r *consumer.Record, cause *schemas.RecordError) 
 	if errors.As(err, &large) {
 		without := consumer.Record{Offset: r.Offset, Timestamp: r.Timestamp}
 		record = t.deadLetter(&without, cause.Class, fmt.Sprintf("%.1000s; key, value and headers are left out: %v", cause, large))
+		record.Headers = append(record.Headers, producer.Header{Key: schemas.HeaderLeftOut, Value: []byte(large.Error())})
 		err = t.publisher.Append(&record)
 	}
 	if err != nil {
@@ -43,6 +45,11 @@ func (t *task) deadLetter(r *consumer.Record, class schemas.ErrorClass, message 
 		Attempt:         1,
 		WorkerVersion:   t.worker.version,
 	}
+	headers, count := r.Headers, r.HeaderCount
+	if failed := earlierAttempts(r); failed > 0 {
+		d.Attempt += failed
+		headers, count = r.WithoutHeaders(nil, isAttempt)
+	}
 	text := func(v int64) []byte { return strconv.AppendInt(nil, v, 10) }
 	return producer.Record{
 		Topic:          t.worker.cfg.Topics.DeadLetters,
@@ -50,8 +57,8 @@ func (t *task) deadLetter(r *consumer.Record, class schemas.ErrorClass, message 
 		Timestamp:      t.worker.now().UnixMilli(), // of the failure: the topic's retention counts from here
 		Key:            r.Key,
 		Value:          r.Value,
-		RawHeaders:     r.Headers,
-		RawHeaderCount: r.HeaderCount,
+		RawHeaders:     headers,
+		RawHeaderCount: count,
 		Headers: []producer.Header{
 			{Key: schemas.HeaderClass, Value: []byte(d.Class)},
 			{Key: schemas.HeaderError, Value: []byte(d.Message)},
@@ -65,3 +72,16 @@ func (t *task) deadLetter(r *consumer.Record, class schemas.ErrorClass, message 
 		},
 	}
 }
+
+// earlierAttempts is how often the event failed before it was sent again.
+func earlierAttempts(r *consumer.Record) int32 {
+	failed := int64(0)
+	for name, value := range r.EachHeader() {
+		if isAttempt(name) {
+			failed, _ = strconv.ParseInt(string(value), 10, 32) // what is no number is none of ours
+		}
+	}
+	return int32(max(0, min(failed, math.MaxInt32-1)))
+}
+
+func isAttempt(name []byte) bool { return string(name) == schemas.HeaderAttempt }

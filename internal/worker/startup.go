@@ -197,6 +197,13 @@ func newShared(cfg config.Config, producing producer.Config, client *kafkawire.C
 	return producer.NewShared(producing, client, transactionalPrefix(cfg)+"-worker-"+instance)
 }
 
+// Redrive gives the group that keeps the position of a job which sends dead letters again, its transactional id and how
+// it publishes. Both names begin as the worker's own, so that rights by prefix cover them.
+func Redrive(cfg config.Config, job string) (group, transactionalID string, producing producer.Config, err error) {
+	producing, err = producerConfig(cfg, nil)
+	return cfg.Group.ID + "-redrive-" + job, transactionalPrefix(cfg) + "-redrive-" + job, producing, err
+}
+
 func transactionalPrefix(cfg config.Config) string {
 	return cmp.Or(cfg.Produce.TransactionalPrefix, cfg.Group.ID)
 }

@@ -172,7 +172,7 @@ func New(cfg config.Config, deps Dependencies) (*Worker, error) {
 func (w *Worker) Run(ctx context.Context) error {
 	if err := w.prepare(ctx); err != nil {
 		if ctx.Err() != nil {
-			return nil //nolint:nilerr // the end was asked for before the start was over
+			return nil // the end was asked for before the start was over
 		}
 		return err
 	}
