@@ -17,6 +17,7 @@ import (
 	"github.com/churnstream/churnstream/internal/artefact"
 	"github.com/churnstream/churnstream/internal/config"
 	"github.com/churnstream/churnstream/internal/connect"
+	"github.com/churnstream/churnstream/internal/worker"
 	"github.com/churnstream/churnstream/schemas"
 	"github.com/churnstream/churnstream/scoring"
 )
@@ -28,6 +29,7 @@ type opened struct {
 	profile   *drift.Profile // nil: no drift is watched
 	transport *kafka.Transport
 	registry  *schemas.HTTPRegistry
+	reading   schemas.DecoderConfig // of the events
 }
 
 // open reads the configuration and everything that it names. All that is wrong with them is one usage error.
@@ -46,6 +48,14 @@ func open(path string, s streams) (o opened, err error) {
 	}
 	if o.registry, err = newRegistry(o.cfg.Registry); err != nil {
 		return o, unusable(err)
+	}
+	if o.reading, err = readingOf(o.cfg); err != nil {
+		return o, unusable(err)
+	}
+	if o.model != nil {
+		if _, err := schemas.NewDecoder(worker.Reading(o.cfg, o.model, o.registry, o.reading)); err != nil {
+			return o, unusable(fmt.Errorf("events: %w", err))
+		}
 	}
 	return o, nil
 }
@@ -71,7 +81,44 @@ func checkFiles(cfg config.Config) error {
 		_, err := registryPassword(cfg.Registry)
 		faults = append(faults, err)
 	}
-	return errors.Join(faults...)
+	if cfg.Registry.TokenFile != "" {
+		_, err := registryToken(cfg.Registry)
+		faults = append(faults, err)
+	}
+	_, err := connect.RegistryTLS(cfg.Registry.TLS)
+	faults = append(faults, err)
+	_, err = readingOf(cfg)
+	return errors.Join(append(faults, err)...)
+}
+
+func registryToken(cfg config.Registry) (string, error) {
+	token, err := config.Secret(cfg.TokenFile)
+	if err != nil {
+		return "", fmt.Errorf("registry.token_file: %w", err)
+	}
+	return token, nil
+}
+
+// readingOf reads the schema files of the events. What the configuration's own validation refuses is left to it.
+func readingOf(cfg config.Config) (reading schemas.DecoderConfig, err error) {
+	var faults []error
+	read := func(key, path string) string {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			faults = append(faults, fmt.Errorf("%s: %w", key, err))
+		}
+		return string(text)
+	}
+	if err := reading.Framing.UnmarshalText([]byte(cfg.Events.Framing)); err != nil {
+		return reading, nil //nolint:nilerr // named by the validation
+	}
+	if cfg.Events.ReaderSchema != "" {
+		reading.Reader = read("events.reader_schema", cfg.Events.ReaderSchema)
+	}
+	for i, path := range cfg.Events.Schemas {
+		reading.Schemas = append(reading.Schemas, read(fmt.Sprintf("events.schemas[%d]", i), path))
+	}
+	return reading, errors.Join(faults...)
 }
 
 func registryPassword(cfg config.Registry) (string, error) {
@@ -99,12 +146,18 @@ const registryPatience = time.Second
 
 func newRegistry(cfg config.Registry) (*schemas.HTTPRegistry, error) {
 	c := schemas.DefaultRegistryConfig()
-	c.URLs, c.Username, c.RetryFor = cfg.URLs, cfg.Username, registryPatience
+	c.URLs, c.Username, c.CacheDir, c.RetryFor = cfg.URLs, cfg.Username, cfg.CacheDir, registryPatience
+	var err error
 	if cfg.PasswordFile != "" {
-		var err error
 		if c.Password, err = registryPassword(cfg); err != nil {
 			return nil, err
 		}
+	}
+	if cfg.TokenFile != "" {
+		c.Token = func() (string, error) { return registryToken(cfg) }
+	}
+	if c.TLS, err = connect.RegistryTLS(cfg.TLS); err != nil {
+		return nil, err
 	}
 	return schemas.NewRegistry(c)
 }

@@ -51,7 +51,7 @@ func runWorker(ctx context.Context, use opened, logOutput io.Writer) error {
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	w, err := worker.New(cfg, worker.Dependencies{
-		Transport: use.transport, Model: use.model, Profile: use.profile, Registry: use.registry,
+		Transport: use.transport, Model: use.model, Profile: use.profile, Registry: use.registry, Reading: use.reading,
 		Metrics: metrics, Log: log, Version: buildVersion(),
 	})
 	if err != nil {

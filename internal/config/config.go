@@ -19,6 +19,7 @@ type Config struct {
 	ClientID     string       `yaml:"client_id"`     // shown in the broker's logs and quotas
 	Security     Security     `yaml:"security"`      // TLS and SASL towards the brokers
 	Registry     Registry     `yaml:"registry"`      // schema registry with the Confluent API
+	Events       Events       `yaml:"events"`        // how events are written and read
 	Group        Group        `yaml:"group"`         // consumer group
 	Model        string       `yaml:"model"`         // artefact directory
 	Delivery     Delivery     `yaml:"delivery"`      // exactly-once or at-least-once
@@ -58,9 +59,28 @@ type SASL struct {
 
 // Registry is the schema registry.
 type Registry struct {
-	URLs         []string `yaml:"urls"`
-	Username     string   `yaml:"username"`
-	PasswordFile string   `yaml:"password_file"`
+	URLs            []string    `yaml:"urls"`
+	Username        string      `yaml:"username"`
+	PasswordFile    string      `yaml:"password_file"`
+	TokenFile       string      `yaml:"token_file"` // bearer token, read for each request; instead of username and password
+	TLS             RegistryTLS `yaml:"tls"`
+	CacheDir        string      `yaml:"cache_dir"`        // keeps what the registry answered, for a start while it is down; empty: nothing
+	SubjectStrategy string      `yaml:"subject_strategy"` // topic, record or topic-record, as the Confluent serializers name subjects
+}
+
+// RegistryTLS is for https URLs of the registry.
+type RegistryTLS struct {
+	CAFile     string `yaml:"ca_file"`     // PEM; empty: the system's roots
+	CertFile   string `yaml:"cert_file"`   // PEM client certificate for mutual TLS
+	KeyFile    string `yaml:"key_file"`    // PEM key of cert_file
+	ServerName string `yaml:"server_name"` // overrides the name that the registry's certificate must carry
+}
+
+// Events says how events name the schema that they were written with, and with which one they are read.
+type Events struct {
+	Framing      string   `yaml:"framing"`       // confluent, single-object or bare
+	Schemas      []string `yaml:"schemas"`       // files: the writer's schema of bare events, or those of single-object encoding that the registry does not have
+	ReaderSchema string   `yaml:"reader_schema"` // file: the schema that events are resolved to; empty: they are read as they were written
 }
 
 // Group is the consumer group membership.
@@ -183,7 +203,8 @@ func Default() Config {
 	return Config{
 		Brokers:  []string{"127.0.0.1:9092"},
 		ClientID: "churnstream",
-		Registry: Registry{URLs: []string{"http://127.0.0.1:8081"}},
+		Registry: Registry{URLs: []string{"http://127.0.0.1:8081"}, SubjectStrategy: "topic"},
+		Events:   Events{Framing: "confluent"},
 		Group: Group{
 			ID:                "churnstream",
 			Protocol:          "classic",

@@ -68,7 +68,8 @@ func (c *Config) faults(named map[string]bool) []error {
 		u, err := url.Parse(r)
 		k.check(err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "", key, "%q is not a URL such as http://127.0.0.1:8081", r)
 	}
-	k.check((c.Registry.Username == "") == (c.Registry.PasswordFile == ""), "registry.password_file", "username and password_file go together")
+	c.checkRegistry(&k)
+	c.checkEvents(&k)
 	k.check(c.Model != "", "model", "is empty; give the directory of a model artefact, for example ./models/telco (`churnstream train` writes one)")
 	k.oneOf("delivery", string(c.Delivery), string(ExactlyOnce), string(AtLeastOnce))
 	c.checkTopics(&k)
@@ -85,6 +86,21 @@ func (c *Config) faults(named map[string]bool) []error {
 	k.oneOf("log.format", c.Log.Format, "auto", "json", "console")
 	k.between("shutdown.grace", c.Shutdown.Grace, Duration(time.Second), Duration(time.Hour))
 	return k.faults
+}
+
+func (c *Config) checkRegistry(k *checker) {
+	r := c.Registry
+	k.check((r.Username == "") == (r.PasswordFile == ""), "registry.password_file", "username and password_file go together")
+	k.check(r.Username == "" || r.TokenFile == "", "registry.token_file", "is given beside username; a request carries one login, remove the other")
+	k.check((r.TLS.CertFile == "") == (r.TLS.KeyFile == ""), "registry.tls.key_file", "cert_file and key_file go together")
+	k.oneOf("registry.subject_strategy", r.SubjectStrategy, "topic", "record", "topic-record")
+}
+
+func (c *Config) checkEvents(k *checker) {
+	e := c.Events
+	k.oneOf("events.framing", e.Framing, "confluent", "single-object", "bare")
+	k.check(e.Framing != "confluent" || len(e.Schemas) == 0, "events.schemas", "belongs to framing bare or single-object; with confluent the registry has the schemas, remove it")
+	k.check(e.Framing != "bare" || len(e.Schemas) == 1, "events.schemas", "has %d files; framing bare needs the one schema that events are written with, for example [event.avsc]", len(e.Schemas))
 }
 
 // Mechanisms are those of a SASL login.

@@ -26,7 +26,7 @@ const dialTimeout = 4 * time.Second
 
 // Transport builds kafka-go's transport with TLS and SASL as configured. The caller closes its idle connections.
 func Transport(clientID string, security config.Security) (*kafka.Transport, error) {
-	tlsConfig, err := tlsConfig(security.TLS)
+	tlsConfig, err := brokerTLS(security.TLS)
 	if err != nil {
 		return nil, err
 	}
@@ -46,25 +46,34 @@ func Transport(clientID string, security config.Security) (*kafka.Transport, err
 	}, nil
 }
 
-func tlsConfig(t config.TLS) (*tls.Config, error) {
+func brokerTLS(t config.TLS) (*tls.Config, error) {
 	if !t.Enabled {
 		return nil, nil //nolint:nilnil // no TLS is what kafka-go calls a nil configuration
 	}
-	c := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: t.ServerName}
-	if t.CAFile != "" {
-		pem, err := os.ReadFile(t.CAFile)
+	return tlsConfig("security.tls", t.CAFile, t.CertFile, t.KeyFile, t.ServerName)
+}
+
+// RegistryTLS builds the TLS settings for https URLs of the schema registry.
+func RegistryTLS(t config.RegistryTLS) (*tls.Config, error) {
+	return tlsConfig("registry.tls", t.CAFile, t.CertFile, t.KeyFile, t.ServerName)
+}
+
+func tlsConfig(key, caFile, certFile, keyFile, serverName string) (*tls.Config, error) {
+	c := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: serverName}
+	if caFile != "" {
+		pem, err := os.ReadFile(caFile)
 		if err != nil {
-			return nil, fmt.Errorf("security.tls.ca_file: %w", err)
+			return nil, fmt.Errorf("%s.ca_file: %w", key, err)
 		}
 		c.RootCAs = x509.NewCertPool()
 		if !c.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("security.tls.ca_file: %s holds no PEM certificate", t.CAFile)
+			return nil, fmt.Errorf("%s.ca_file: %s holds no PEM certificate", key, caFile)
 		}
 	}
-	if t.CertFile != "" {
-		pair, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
+	if certFile != "" {
+		pair, err := tls.LoadX509KeyPair(certFile, keyFile)
 		if err != nil {
-			return nil, fmt.Errorf("security.tls.cert_file and key_file: %w", err)
+			return nil, fmt.Errorf("%s.cert_file and key_file: %w", key, err)
 		}
 		c.Certificates = []tls.Certificate{pair}
 	}

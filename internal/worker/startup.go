@@ -15,6 +15,7 @@ import (
 	"github.com/churnstream/churnstream/internal/kafkawire"
 	"github.com/churnstream/churnstream/producer"
 	"github.com/churnstream/churnstream/schemas"
+	"github.com/churnstream/churnstream/scoring"
 )
 
 // Topics are what a worker needs to exist. The state topic is compacted in small segments: it is read whole whenever a
@@ -73,40 +74,87 @@ func (w *Worker) publish(ctx context.Context, subject, schema string) (id int32,
 	}
 }
 
+// Reading completes how events are read: for a model's inputs, with schemas from registry and from the subject of the
+// events.
+func Reading(cfg config.Config, model *scoring.Model, registry schemas.Registry, reading schemas.DecoderConfig) schemas.DecoderConfig {
+	reading.Contract, reading.Registry, reading.Subject = model.Contract(), registry, schemas.Subject(cfg.Topics.Events)
+	return reading
+}
+
+// Publication is a schema that a worker registers when it starts.
+type Publication struct {
+	Topic   string // "" for the header of dead letters
+	Subject string
+	Schema  string
+}
+
+// Publications gives what a worker registers: first the event contract, then what it writes. reader is the schema that
+// events are read with, empty for the model's own contract.
+func Publications(cfg config.Config, model *scoring.Model, reader string) ([]Publication, error) {
+	event := reader
+	if event == "" {
+		var err error
+		if event, err = model.Contract().AvroSchema(); err != nil {
+			return nil, fmt.Errorf("model %s: event contract: %w", model.Name(), err)
+		}
+	}
+	list := []Publication{
+		{Topic: cfg.Topics.Events, Schema: event},
+		{Topic: cfg.Topics.Scores, Schema: schemas.ScoreSchema()},
+		{Subject: schemas.DeadLetterSubject, Schema: schemas.DeadLetterSchema()},
+	}
+	if cfg.Drift.Enabled {
+		list = append(
+			list,
+			Publication{Topic: cfg.Topics.DriftState, Schema: schemas.DriftStateSchema()},
+			Publication{Topic: cfg.Topics.DriftAlerts, Schema: schemas.DriftAlertSchema()},
+		)
+	}
+	var strategy schemas.SubjectStrategy
+	if err := strategy.UnmarshalText([]byte(cfg.Registry.SubjectStrategy)); err != nil {
+		return nil, fmt.Errorf("registry.subject_strategy: %w", err)
+	}
+	for i := range list {
+		p := &list[i]
+		if p.Topic == "" {
+			continue
+		}
+		var err error
+		if p.Subject, err = strategy.Subject(p.Topic, p.Schema); err != nil {
+			return nil, err
+		}
+	}
+	return list, nil
+}
+
 // register publishes the contracts and remembers their ids. The event contract is published too, so that producers
 // find what the model wants under the subject of the events.
 func (w *Worker) register(ctx context.Context) error {
-	event, err := w.model.Contract().AvroSchema()
+	list, err := Publications(w.cfg, w.model, w.reader)
 	if err != nil {
-		return fmt.Errorf("model %s: event contract: %w", w.model.Name(), err)
-	}
-	var ignored int32
-	type contract struct {
-		subject, schema string
-		id              *int32
-	}
-	contracts := []contract{
-		{schemas.Subject(w.cfg.Topics.Events), event, &ignored},
-		{schemas.Subject(w.cfg.Topics.Scores), schemas.ScoreSchema(), &w.schemaIDs.score},
-		{schemas.DeadLetterSubject, schemas.DeadLetterSchema(), &w.schemaIDs.deadLetter},
-	}
-	if w.cfg.Drift.Enabled {
-		contracts = append(
-			contracts,
-			contract{schemas.Subject(w.cfg.Topics.DriftState), schemas.DriftStateSchema(), &w.schemaIDs.driftState},
-			contract{schemas.Subject(w.cfg.Topics.DriftAlerts), schemas.DriftAlertSchema(), &w.schemaIDs.driftAlert},
-		)
+		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, registerTimeout)
 	defer cancel()
-	for _, c := range contracts {
-		if *c.id, err = w.publish(ctx, c.subject, c.schema); err != nil {
-			if c.id == &ignored && errors.Is(err, schemas.ErrIncompatible) {
-				// The subject belongs to the event's producers; what they write is resolved when it is read.
-				w.log.Warn().Err(err).Msg("the registry's event schema is not the model's own contract")
-				continue
-			}
-			return fmt.Errorf("register %s: %w", c.subject, err)
+	for i, p := range list {
+		id, err := w.publish(ctx, p.Subject, p.Schema)
+		if i == 0 && errors.Is(err, schemas.ErrIncompatible) {
+			// The subject belongs to the event's producers; what they write is resolved when it is read.
+			w.log.Warn().Err(err).Msg("the registry's event schema is not the model's own contract")
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("register %s: %w", p.Subject, err)
+		}
+		switch p.Topic {
+		case "":
+			w.schemaIDs.deadLetter = id
+		case w.cfg.Topics.Scores:
+			w.schemaIDs.score = id
+		case w.cfg.Topics.DriftState:
+			w.schemaIDs.driftState = id
+		case w.cfg.Topics.DriftAlerts:
+			w.schemaIDs.driftAlert = id
 		}
 	}
 	return nil

@@ -37,10 +37,13 @@ type Dependencies struct {
 	Model     *scoring.Model
 	Profile   *drift.Profile // nil when drift is off
 	Registry  schemas.Registry
-	Metrics   prometheus.Registerer
-	Log       zerolog.Logger
-	Version   string           // of the program, for dead letters
-	Now       func() time.Time // nil: time.Now
+	// Reading says how events are framed and read. Contract, subject and registry are the worker's to fill in; its zero
+	// value reads the Confluent framing as it was written.
+	Reading schemas.DecoderConfig
+	Metrics prometheus.Registerer
+	Log     zerolog.Logger
+	Version string           // of the program, for dead letters
+	Now     func() time.Time // nil: time.Now
 	// AppendScore appends the value of a score's record to dst: the way in which a site writes scores in a contract of its
 	// own. Numbers are the event's row, in the order of the model's inputs. Tasks call it at the same time; it must not
 	// keep what it is given. Nil writes churn.v1.Score in the Confluent wire format.
@@ -53,6 +56,7 @@ type Worker struct {
 	model    *scoring.Model
 	profile  *drift.Profile
 	registry schemas.Registry
+	reader   string // schema that events are read with; empty: the one that they were written with
 	log      zerolog.Logger
 	version  string
 	now      func() time.Time
@@ -107,6 +111,7 @@ func New(cfg config.Config, deps Dependencies) (*Worker, error) {
 		model:     deps.Model,
 		profile:   deps.Profile,
 		registry:  deps.Registry,
+		reader:    deps.Reading.Reader,
 		log:       deps.Log,
 		version:   deps.Version,
 		now:       deps.Now,
@@ -127,7 +132,7 @@ func New(cfg config.Config, deps Dependencies) (*Worker, error) {
 	if w.client, err = kafkawire.NewClient(kafkawire.Config{Brokers: cfg.Brokers, ClientID: cfg.ClientID, Transport: deps.Transport}); err != nil {
 		return nil, err
 	}
-	if w.decoder, err = schemas.NewDecoder(schemas.DecoderConfig{Contract: w.model.Contract(), Registry: w.registry}); err != nil {
+	if w.decoder, err = schemas.NewDecoder(Reading(cfg, w.model, w.registry, deps.Reading)); err != nil {
 		return nil, fmt.Errorf("model %s: %w", w.model.Name(), err)
 	}
 	consuming := consumer.NewMetrics(deps.Metrics)

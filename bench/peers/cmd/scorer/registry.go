@@ -21,11 +21,11 @@ func newRegistry() *registry {
 }
 
 // SchemaByID implements schemas.Registry.
-func (r *registry) SchemaByID(_ context.Context, id int32) (string, error) {
+func (r *registry) SchemaByID(_ context.Context, id int32) (schemas.Schema, error) {
 	if id != job.ActivityID {
-		return "", fmt.Errorf("schema %d: %w", id, schemas.ErrSchemaNotFound)
+		return schemas.Schema{}, fmt.Errorf("schema %d: %w", id, schemas.ErrSchemaNotFound)
 	}
-	return job.ActivitySchema, nil
+	return schemas.Schema{Text: job.ActivitySchema}, nil
 }
 
 // Register implements schemas.Registry.

@@ -19,7 +19,7 @@ func TestAnEventBecomesTheScoreThatTheJobDefines(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	decoder, err := schemas.NewDecoder(model.Contract(), newRegistry())
+	decoder, err := schemas.NewDecoder(schemas.DecoderConfig{Contract: model.Contract(), Registry: newRegistry()})
 	if err != nil {
 		t.Fatal(err)
 	}
