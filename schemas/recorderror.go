@@ -22,13 +22,15 @@ const (
 	OutOfRange     ErrorClass = "out_of_range"    // below min, above max, or infinite
 	NotANumber     ErrorClass = "not_a_number"    // NaN in a required number
 	InvalidUTF8    ErrorClass = "invalid_utf8"    // a category or key that is not text
+	// UnknownCategory is a value that a model does not know and was trained to refuse.
+	UnknownCategory ErrorClass = "unknown_category"
 )
 
 // ErrorClasses lists every class, in the order of the constants.
 func ErrorClasses() []ErrorClass {
 	return []ErrorClass{
 		NullKey, EmptyValue, BadMagic, UnknownSchema, SchemaMismatch, Truncated,
-		TrailingBytes, Malformed, MissingField, OutOfRange, NotANumber, InvalidUTF8,
+		TrailingBytes, Malformed, MissingField, OutOfRange, NotANumber, InvalidUTF8, UnknownCategory,
 	}
 }
 

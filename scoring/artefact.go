@@ -20,7 +20,7 @@ type Model struct {
 	digest     string
 	manifest   Manifest
 	pipeline   *Pipeline
-	engine     *linear
+	program    *program
 	profile    []byte
 	references int
 }
@@ -69,7 +69,7 @@ func load(dir string) (*Model, error) {
 	if m.pipeline, err = ParsePipeline(files[ModelFile]); err != nil {
 		return nil, fmt.Errorf("%s: %w", ModelFile, err)
 	}
-	if m.engine, err = m.pipeline.compile(m.manifest.Contract()); err != nil {
+	if m.program, err = m.pipeline.compile(m.manifest.Contract()); err != nil {
 		return nil, fmt.Errorf("%s: %w", ModelFile, err)
 	}
 	m.profile = files[ProfileFile]
@@ -168,6 +168,20 @@ func (m *Model) Contract() schemas.Contract { return m.manifest.Contract() }
 
 // Manifest returns the manifest. What it refers to must not be changed.
 func (m *Model) Manifest() Manifest { return m.manifest }
+
+// Explained returns the names of what contributions are given for: the inputs in the order of the
+// contract, then the combinations of inputs that the model mixes into one column, "a*b". It is nil for
+// a model without exact contributions.
+func (m *Model) Explained() []string {
+	if m.program.explain == nil {
+		return nil
+	}
+	return m.program.groups
+}
+
+// Classes returns the names of the classes of a model that has more than two, in the order of
+// [Results.Probabilities]; nil for two.
+func (m *Model) Classes() []string { return m.program.classes }
 
 // Profile returns the content of profile.json. It must not be changed.
 func (m *Model) Profile() []byte { return m.profile }

@@ -29,15 +29,24 @@ func example(t testing.TB) scoring.Artefact {
 		{Name: "joined", Kind: schemas.Date},
 		{Name: "seen", Kind: schemas.Timestamp, Nullable: true},
 	}}
+	unknown := 4
 	pipeline := scoring.Pipeline{
 		Steps: []scoring.Step{
-			scoring.Impute{Columns: []string{"spend"}, Values: []float64{50}},
-			scoring.StandardScale{Columns: []string{"tenure", "spend", "joined"}, Mean: []float64{24, 50, 18000}, Scale: []float64{12, 25, 400}},
-			scoring.OneHot{Columns: []string{"plan"}, Categories: [][]string{{"", "basic", "größer", "pro"}}, Unknown: scoring.UnknownIgnored},
+			{Columns: []string{"spend"}, Outputs: []string{"imputed"}, Transform: scoring.Impute{Values: []scoring.Value{{Number: 50}}}},
+			{Columns: []string{"tenure", "imputed", "joined"}, Outputs: []string{"t", "s", "j"}, Transform: scoring.Scale{
+				Mean: scoring.Floats{24, 50, 18000}, Scale: scoring.Floats{12, 25, 400},
+			}},
+			{Columns: []string{"plan"}, Outputs: []string{"p0", "p1", "p2", "p3"}, Transform: scoring.OneHot{
+				Encodings: []scoring.Encoding{{Texts: scoring.Texts{"", "basic", "größer", "pro"}, Unknown: &unknown}},
+				Positions: []scoring.Ints{{0, 1, 2, 3, -1}}, Widths: scoring.Ints{4},
+			}},
+			{Columns: []string{"t", "s", "j", "senior", "p0", "p1", "p2", "p3"}, Outputs: []string{"margin"}, Transform: scoring.Linear{
+				Coefficients: []scoring.Floats{{-1, 0.5, 0.25, 2, 0.125, 1.5, -0.5, -1}}, Intercepts: scoring.Floats{-0.75},
+				Background: scoring.Floats{0, 0.1, -0.2, 0.3, 0.1, 0.5, 0.2, 0.2},
+			}},
+			{Columns: []string{"margin"}, Outputs: []string{"probability"}, Transform: scoring.Logistic{}},
 		},
-		Features:   []string{"tenure", "spend", "joined", "senior", "plan=", "plan=basic", "plan=größer", "plan=pro"},
-		Background: []float64{0, 0.1, -0.2, 0.3, 0.1, 0.5, 0.2, 0.2},
-		Model:      scoring.LogisticRegression{Coefficients: []float64{-1, 0.5, 0.25, 2, 0.125, 1.5, -0.5, -1}, Intercept: -0.75},
+		Output: scoring.Output{Margin: []string{"margin"}, Probability: []string{"probability"}},
 	}
 	rows := schemas.NewRows(len(contract.Inputs), 4)
 	var margins, probabilities []float64
@@ -68,6 +77,11 @@ func example(t testing.TB) scoring.Artefact {
 		Profile:   []byte(`{"made":"up"}`),
 		Reference: scoring.Reference{Rows: rows, Margin: margins, Probability: probabilities},
 	}
+}
+
+// regression is the linear step of a pipeline that ends with it and its link.
+func regression(p *scoring.Pipeline) scoring.Linear {
+	return p.Steps[len(p.Steps)-2].Transform.(scoring.Linear)
 }
 
 func written(t testing.TB, a scoring.Artefact) string {
@@ -142,7 +156,7 @@ func TestWriteRefuses(t *testing.T) {
 	})
 	t.Run("a model that does not reproduce its reference, leaving nothing behind", func(t *testing.T) {
 		a := example(t)
-		a.Pipeline.Model.Intercept += 1e-6
+		regression(&a.Pipeline).Intercepts[0] += 1e-6
 		dir := filepath.Join(t.TempDir(), "model")
 		_, err := scoring.WriteArtefact(dir, a)
 		var wrong *scoring.ReferenceError
@@ -155,7 +169,7 @@ func TestWriteRefuses(t *testing.T) {
 	})
 	t.Run("a number that JSON cannot hold", func(t *testing.T) {
 		a := example(t)
-		a.Pipeline.Model.Coefficients[0] = math.NaN()
+		regression(&a.Pipeline).Coefficients[0][0] = math.NaN()
 		if _, err := scoring.WriteArtefact(filepath.Join(t.TempDir(), "m"), a); err == nil {
 			t.Error("wrote NaN")
 		}
@@ -202,7 +216,8 @@ func TestLoadRefuses(t *testing.T) {
 			d.write(scoring.ManifestFile, strings.Replace(d.read(scoring.ManifestFile), `"bytes": 0`, `"bytes": null`, 1))
 		}, []string{`files["profile.json"].bytes: missing or null`}},
 		{"a range that the reference rows break", manifest(`"min": 0`, `"min": 1e300`), []string{"reference.jsonl:1", `"tenure"`, "36 is below the least allowed value 1e+300"}},
-		{"a later format", manifest(`"format_version": 1`, `"format_version": 2, "new": 1`), []string{"format_version", "got 2", "reads 1"}},
+		{"a later format", manifest(`"format_version": 2`, `"format_version": 3, "new": 1`), []string{"format_version", "got 3", "reads 2"}},
+		{"an earlier format", manifest(`"format_version": 2`, `"format_version": 1`), []string{"format_version", "got 1", "train or export the model again"}},
 		{"a field that is not known", manifest(`"name"`, `"encrypted": true, "name"`), []string{"manifest.json", `"encrypted"`}},
 		{"a path out of the directory", manifest(`"model.json": {`, `"../model.json": {`), []string{`"../model.json"`, "no file of an artefact"}},
 		{"an absolute path", manifest(`"profile.json": {`, `"/etc/passwd": {`), []string{`"/etc/passwd"`, `"profile.json" is not listed`}},
@@ -227,38 +242,41 @@ func TestLoadRefuses(t *testing.T) {
 		{"an empty model", func(d damaged) {
 			d.overwrite(scoring.ModelFile, "")
 		}, []string{"model.json", "ends too early"}},
-		{"a second value after the model", model(`}}`, `}} {}`), []string{"model.json", "more after"}},
-		{"an unknown step", model(`"standard_scale"`, `"quantum_scale"`), []string{"steps[1]", "quantum_scale"}},
-		{"an unknown model", model(`"logistic_regression"`, `"oracle"`), []string{"model:", "oracle"}},
-		{"an unknown option of a step", model(`"unknown":"ignore"`, `"unknown":"ignore","drop":"first"`), []string{"steps[2]", "one_hot", "drop"}},
-		{"another rule for unknown values", model(`"unknown":"ignore"`, `"unknown":"error"`), []string{"steps[2]", `"error"`}},
+		{"a second value after the model", func(d damaged) { d.overwrite(scoring.ModelFile, d.read(scoring.ModelFile)+" {}") }, []string{"model.json", "more after"}},
+		{"an unknown step", model(`"type":"scale"`, `"type":"quantum_scale"`), []string{"steps[1]", "quantum_scale"}},
+		{"an unknown option of a step", model(`"widths":[4]`, `"widths":[4],"drop":"first"`), []string{"steps[2]", "one_hot", "drop"}},
 		{"a step on an input that is not declared", model(`"columns":["spend"]`, `"columns":["spent"]`), []string{"steps[0]", "impute", `"spent"`}},
 		{"a category scaled", model(`"columns":["tenure",`, `"columns":["plan",`), []string{"steps[1]", `"plan"`, "category"}},
-		{"too few means", model(`"mean":[24,50,18000]`, `"mean":[24,50]`), []string{"steps[1]", "2 means"}},
-		{"a scale of 0", model(`"scale":[12,`, `"scale":[0,`), []string{"steps[1]", `"tenure"`, "scale above 0"}},
-		{"a mean that is null", model(`"mean":[24,`, `"mean":[null,`), []string{"steps[1]", "standard_scale", "null"}},
-		{"a coefficient that is null", model(`"coefficients":[-1,`, `"coefficients":[null,`), []string{"model", "null"}},
-		{"a coefficient that is NaN", model(`"coefficients":[-1,`, `"coefficients":[NaN,`), []string{"model.json", "N"}},
-		{"a coefficient that overflows", model(`"coefficients":[-1,`, `"coefficients":[-1e999,`), []string{"-1e999"}},
-		{"a coefficient that is text", model(`"coefficients":[-1,`, `"coefficients":["-1",`), []string{"finite number"}},
-		{"too few coefficients", model(`"coefficients":[-1,`, `"coefficients":[`), []string{"7 coefficients for 8 features"}},
-		{"no intercept", model(`,"intercept":-0.75`, ``), []string{"intercept is missing"}},
-		{"too few background means", model(`"background":[0,`, `"background":[`), []string{"background", "7 means"}},
-		{"a feature that no step makes", model(`"features":["tenure"`, `"features":["tenures"`), []string{"features[0]", `"tenures"`}},
-		{"a feature twice", model(`"features":["tenure"`, `"features":["spend"`), []string{"features[1]", "twice"}},
-		{"a raw category as a feature", model(`"one_hot","columns":["plan"],"categories":[["","basic","größer","pro"]]`, `"one_hot","columns":[],"categories":[]`), []string{"features[4]"}},
-		{"a category twice", model(`"basic","größer"`, `"basic","basic"`), []string{"steps[2]", "plan=basic"}},
+		{"too few means", model(`"mean":[24,50,18000]`, `"mean":[24,50]`), []string{"steps[1]", "mean: 2 elements for 3"}},
+		{"a scale of 0", model(`"scale":[12,`, `"scale":[0,`), []string{"steps[1]", `"tenure"`, "is 0"}},
+		{"a mean that is null", model(`"mean":[24,`, `"mean":[null,`), []string{"steps[1]", "scale", "null"}},
+		{"a coefficient that is null", model(`"coefficients":[[-1,`, `"coefficients":[[null,`), []string{"steps[3]", "null"}},
+		{"a coefficient that is NaN", model(`"coefficients":[[-1,`, `"coefficients":[[NaN,`), []string{"model.json", "N"}},
+		{"a coefficient that overflows", model(`"coefficients":[[-1,`, `"coefficients":[[-1e999,`), []string{"-1e999"}},
+		{"a coefficient that is text", model(`"coefficients":[[-1,`, `"coefficients":[["-1",`), []string{"finite number"}},
+		{"too few coefficients", model(`"coefficients":[[-1,`, `"coefficients":[[`), []string{"coefficients[0]: 7 elements for 8"}},
+		{"no intercept", model(`,"intercepts":[-0.75]`, ``), []string{"intercepts: 0 elements for 1"}},
+		{"too few background means", model(`"background":[0,`, `"background":[`), []string{"background: 7 elements"}},
+		{"a feature that no step makes", model(`"columns":["t",`, `"columns":["tenures",`), []string{"steps[3]", `"tenures"`}},
+		{"a raw category as a feature", model(`"columns":["t",`, `"columns":["plan",`), []string{"steps[3]", `"plan"`, "category"}},
+		{"a column written twice", model(`"outputs":["t","s"`, `"outputs":["t","t"`), []string{"steps[1]", `"t"`, "twice"}},
+		{"a step that reads what comes later", model(`"columns":["spend"]`, `"columns":["margin"]`), []string{"steps[0]", `"margin"`}},
+		{"a category twice", model(`"basic","größer"`, `"basic","basic"`), []string{"steps[2]", `"basic" is listed twice`}},
 		{"a category that is null", model(`["","basic"`, `[null,"basic"`), []string{"steps[2]", "null"}},
-		{"a nullable number without imputation", model(`"columns":["spend"],"values":[50]`, `"columns":[],"values":[]`), []string{`"spend"`, "impute"}},
+		{"a position out of the step's columns", model(`"positions":[[0,1`, `"positions":[[0,4`), []string{"steps[2]", "positions[0][1]"}},
+		{"a code beyond the table", model(`"unknown":4`, `"unknown":5`), []string{"steps[2]", `"plan"`, "unknown"}},
+		{"more columns than outputs", model(`"widths":[4]`, `"widths":[2000000000]`), []string{"steps[2]", "widths[0]"}},
+		{"an output that no step makes", model(`"margin":["margin"]`, `"margin":["plan"]`), []string{"output.margin[0]"}},
+		{"no output", model(`"probability":["probability"]`, `"probability":[]`), []string{"output"}},
 		{"a reference row with another probability", reference(`"probability":0.`, `"probability":0.0`), []string{"reference.jsonl", "row 0", "expected 0.0", "got 0."}},
 		{"a reference row with another margin", reference(`"margin":2.25`, `"margin":2.2500001`), []string{"row 0", "margin", "expected 2.2500001, got 2.25"}},
 		{"a reference row with an unknown input", reference(`"tenure":36`, `"tenur":36`), []string{"reference.jsonl:1", `"tenur"`}},
 		{"a reference row without a required input", reference(`"tenure":12`, `"tenure":null`), []string{"reference.jsonl:2", `"tenure"`, "missing and the input is not nullable"}},
-		{"an absurd background", model(`"background":[0,`, `"background":[1e151,`), []string{"background[0] (tenure)", "1e+151"}},
-		{"an absurd coefficient", model(`"coefficients":[-1,`, `"coefficients":[-1e151,`), []string{"coefficients[0] (tenure)", "-1e+151"}},
-		{"an absurd intercept", model(`"intercept":-0.75`, `"intercept":1e151`), []string{"intercept 1e+151"}},
-		{"an absurd mean", model(`"mean":[24,`, `"mean":[1e151,`), []string{"steps[1]", `"tenure"`, "1e+151"}},
-		{"an absurd scale", model(`"scale":[12,`, `"scale":[1e151,`), []string{"steps[1]", `"tenure"`, "1e+151"}},
+		{"an absurd background", model(`"background":[0,`, `"background":[1e151,`), []string{"background[0]", "1e+151"}},
+		{"an absurd coefficient", model(`"coefficients":[[-1,`, `"coefficients":[[-1e151,`), []string{"coefficients[0][0]", "-1e+151"}},
+		{"an absurd intercept", model(`"intercepts":[-0.75]`, `"intercepts":[1e151]`), []string{"intercepts[0]", "1e+151"}},
+		{"an absurd mean", model(`"mean":[24,`, `"mean":[1e151,`), []string{"steps[1]", "[0]", "1e+151"}},
+		{"an absurd scale", model(`"scale":[12,`, `"scale":[1e151,`), []string{"steps[1]", "[0]", "1e+151"}},
 		{"an absurd imputed value", model(`"values":[50]`, `"values":[1e151]`), []string{"steps[0]", `"spend"`, "1e+151"}},
 		{"a reference row without a probability", reference(`"probability":`, `"margin":`), []string{"reference.jsonl:1"}},
 		{"no reference rows", func(d damaged) { d.overwrite(scoring.ReferenceFile, "") }, []string{"no rows"}},

@@ -15,9 +15,11 @@ type Description struct {
 	Digest        string   `json:"digest"`
 	Manifest      Manifest `json:"manifest"`
 	Steps         []Stage  `json:"steps"`
-	Model         string   `json:"model"`
-	Features      int      `json:"features"`
-	Bytes         int64    `json:"bytes"` // of all files named in the manifest
+	Estimators    []string `json:"estimators"`
+	Columns       int      `json:"columns"` // inputs, features and results together
+	Classes       []string `json:"classes,omitempty"`
+	Reasons       bool     `json:"reasons"` // the model has exact contributions
+	Bytes         int64    `json:"bytes"`   // of all files named in the manifest
 	ReferenceRows int      `json:"reference_rows"`
 }
 
@@ -25,28 +27,20 @@ type Description struct {
 type Stage struct {
 	Type    string   `json:"type"`
 	Columns []string `json:"columns"`
+	Outputs []string `json:"outputs"`
 }
 
 // Describe returns the model's description.
 func (m *Model) Describe() Description {
 	d := Description{
-		Digest: m.digest, Manifest: m.manifest, Model: logisticRegression,
-		Features: len(m.pipeline.Features), ReferenceRows: m.references,
+		Digest: m.digest, Manifest: m.manifest, Estimators: m.program.notes, Columns: m.program.columns,
+		Classes: m.program.classes, Reasons: m.program.explain != nil, ReferenceRows: m.references,
 	}
 	for _, f := range m.manifest.Files {
 		d.Bytes += f.Bytes
 	}
 	for _, s := range m.pipeline.Steps {
-		stage := Stage{Type: s.Type()}
-		switch s := s.(type) {
-		case Impute:
-			stage.Columns = s.Columns
-		case StandardScale:
-			stage.Columns = s.Columns
-		case OneHot:
-			stage.Columns = s.Columns
-		}
-		d.Steps = append(d.Steps, stage)
+		d.Steps = append(d.Steps, Stage{Type: s.Transform.Type(), Columns: s.Columns, Outputs: s.Outputs})
 	}
 	return d
 }
@@ -80,12 +74,31 @@ func (d Description) WriteText(w io.Writer) error {
 		line("input", "%s", describeInput(in))
 	}
 	for _, s := range d.Steps {
-		line("step", "%s: %s", s.Type, strings.Join(s.Columns, ", "))
+		line("step", "%s: %s", s.Type, shortened(s.Columns))
 	}
-	line("estimator", "%s, %d features", d.Model, d.Features)
+	for _, e := range d.Estimators {
+		line("estimator", "%s", e)
+	}
+	if len(d.Classes) > 0 {
+		line("classes", "%s", strings.Join(d.Classes, ", "))
+	}
+	if d.Reasons {
+		line("reasons", "exact contributions")
+	} else {
+		line("reasons", "none: this combination of models has no exact contributions")
+	}
 	line("size", "%d bytes", d.Bytes)
 	line("reference rows", "%d, all reproduced", d.ReferenceRows)
 	return t.Flush()
+}
+
+// shortened lists the first names, and how many there are.
+func shortened(names []string) string {
+	const shown = 12
+	if len(names) <= shown {
+		return strings.Join(names, ", ")
+	}
+	return fmt.Sprintf("%s, ... (%d columns)", strings.Join(names[:shown], ", "), len(names))
 }
 
 func describeInput(in schemas.Input) string {

@@ -4,9 +4,9 @@ import "github.com/churnstream/churnstream/schemas"
 
 // CompileForTest makes a model of a pipeline without an artefact around it.
 func CompileForTest(p *Pipeline, contract schemas.Contract) (*Model, error) {
-	engine, err := p.compile(contract)
+	program, err := p.compile(contract)
 	if err != nil {
 		return nil, err
 	}
-	return &Model{manifest: Manifest{Inputs: contract.Inputs}, pipeline: p, engine: engine}, nil
+	return &Model{manifest: Manifest{Inputs: contract.Inputs}, pipeline: p, program: program}, nil
 }

@@ -16,7 +16,7 @@ import (
 
 // FormatVersion is the version of the artefact layout that this package writes and the only one
 // that it reads.
-const FormatVersion = 1
+const FormatVersion = 2
 
 // The files of an artefact. The manifest names the others with their digests.
 const (
@@ -95,7 +95,11 @@ func (m *Manifest) Validate() error {
 
 	if m.FormatVersion != FormatVersion {
 		// Nothing else has a known meaning.
-		return fmt.Errorf("format_version: got %d, this program reads %d; use a program as new as the artefact", m.FormatVersion, FormatVersion)
+		remedy := "use a program as new as the artefact"
+		if m.FormatVersion == 1 {
+			remedy = "train or export the model again: format 1 held nothing but logistic regressions, in another form"
+		}
+		return fmt.Errorf("format_version: got %d, this program reads %d; %s", m.FormatVersion, FormatVersion, remedy)
 	}
 	if err := checkName(m.Name); err != nil {
 		fault("name: %w, for example \"telco-churn\"", err)
@@ -224,7 +228,7 @@ func decodeStrict(data []byte, into any) error {
 	return nil
 }
 
-func finite(x float64) bool { return !math.IsNaN(x) && !math.IsInf(x, 0) }
+func finite(x float64) bool { return x-x == 0 }
 
 // LargestNumber bounds the size of every number in model.json. Squares and products of two of them are finite, and no
 // quantity that people measure comes near it.

@@ -1,230 +1,272 @@
 package scoring
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
+	"slices"
 	"strconv"
-
-	"github.com/churnstream/churnstream/schemas"
 )
 
-// Pipeline is the content of model.json: declared inputs go through the steps into features, the
-// model makes a margin of the features, its link a probability.
+// Pipeline is the content of model.json: a flat list of steps over named columns.
 //
-// A step reads columns by name and replaces them. At the start there is one column for each
-// declared input, under the input's name. A step that keeps one column for one keeps its name; one
-// that makes several names them after the input, "Contract=Two year". A column that no step touches
-// passes through.
+// At the start there is one column for each declared input, under the input's name: a category, or a
+// number. Every step reads columns and writes new ones; a name is written once. Transforms, models
+// and links are all steps, so that a vote over pipelines or a stack of models is a longer list and
+// not another form.
 type Pipeline struct {
-	Steps []Step
-	// Features are the columns that the model reads, in the order of its coefficients.
-	Features []string
-	// Background holds the mean of each feature over the training rows: the point that contributions
-	// are measured from.
-	Background []float64
-	Model      LogisticRegression
+	Steps  []Step `json:"steps"`
+	Output Output `json:"output"`
 }
 
-// Step is one transform. The types of this package that implement it are all there are.
-type Step interface {
-	// Type is the name of the step in model.json.
+// Step is one transform with the columns that it reads and those that it writes.
+type Step struct {
+	Columns   []string
+	Outputs   []string
+	Transform Transform
+}
+
+// Transform says what a step does. The types of this package that implement it are all there are.
+type Transform interface {
+	// Type is the name in model.json.
 	Type() string
-	apply(t *table) error
+	// compile adds the operations of the step and binds its outputs.
+	compile(c *compiler, in []column, out []string) error
 }
 
-// Impute puts a value in the place of a missing number: scikit-learn's SimpleImputer with the
-// statistics that it recorded.
-type Impute struct {
-	Columns []string  `json:"columns"`
-	Values  []float64 `json:"values"`
+// Output names the columns that are the result.
+type Output struct {
+	// Margin is the raw output, before the link: one column, or one for each class.
+	Margin []string `json:"margin"`
+	// Probability is one column, that of churn, or one for each class.
+	Probability []string `json:"probability"`
+	// Classes are the names of the classes where there is a column for each of them.
+	Classes []string `json:"classes,omitempty"`
+	// Positive is the class that means churn, as a position in Classes; 0 without classes.
+	Positive int `json:"positive,omitempty"`
 }
 
-// StandardScale makes (x - mean) / scale of a number: scikit-learn's StandardScaler. A scale of 1
-// stands for a column without variance.
-type StandardScale struct {
-	Columns []string  `json:"columns"`
-	Mean    []float64 `json:"mean"`
-	Scale   []float64 `json:"scale"`
+type stepFile struct {
+	Type       string          `json:"type"`
+	Columns    []string        `json:"columns"`
+	Outputs    []string        `json:"outputs"`
+	Parameters json.RawMessage `json:"parameters,omitempty"`
 }
 
-// OneHot replaces a category by one column of 0 or 1 for each of its known values, named
-// "column=value": scikit-learn's OneHotEncoder(handle_unknown="ignore"). A value that is not
-// listed, or missing, gives 0 in all of them.
-type OneHot struct {
-	Columns    []string   `json:"columns"`
-	Categories [][]string `json:"categories"` // for each column
-	Unknown    string     `json:"unknown"`    // "ignore"
-}
-
-// LogisticRegression makes intercept + Σ coefficient·feature the margin (log-odds) and
-// 1/(1+exp(-margin)) the probability.
-type LogisticRegression struct {
-	Coefficients []float64 // in the order of Pipeline.Features
-	Intercept    float64
-}
-
-// Type names the step in model.json.
-func (Impute) Type() string { return "impute" }
-
-// Type names the step in model.json.
-func (StandardScale) Type() string { return "standard_scale" }
-
-// Type names the step in model.json.
-func (OneHot) Type() string { return "one_hot" }
-
-// UnknownIgnored is the only rule of OneHot for values that are not listed.
-const UnknownIgnored = "ignore"
-
-const logisticRegression = "logistic_regression"
-
-// MarshalJSON writes the form that ParsePipeline reads. Numbers keep every bit; NaN and infinities
-// are an error.
-func (p *Pipeline) MarshalJSON() ([]byte, error) {
-	steps := make([]json.RawMessage, len(p.Steps))
-	for i, s := range p.Steps {
-		var err error
-		if steps[i], err = marshalStep(s); err != nil {
-			return nil, fmt.Errorf("steps[%d] (%s): %w", i, s.Type(), err)
-		}
+// MarshalJSON writes the form that ParsePipeline reads.
+func (s Step) MarshalJSON() ([]byte, error) {
+	parameters, err := json.Marshal(s.Transform)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", s.Transform.Type(), err)
 	}
-	return json.Marshal(struct {
-		Steps      []json.RawMessage `json:"steps"`
-		Features   []string          `json:"features"`
-		Background []float64         `json:"background"`
-		Model      any               `json:"model"`
-	}{steps, p.Features, p.Background, struct {
-		Type         string    `json:"type"`
-		Coefficients []float64 `json:"coefficients"`
-		Intercept    float64   `json:"intercept"`
-	}{logisticRegression, p.Model.Coefficients, p.Model.Intercept}})
-}
-
-func marshalStep(s Step) (json.RawMessage, error) {
-	switch s := s.(type) {
-	case Impute:
-		return json.Marshal(struct {
-			Type string `json:"type"`
-			Impute
-		}{s.Type(), s})
-	case StandardScale:
-		return json.Marshal(struct {
-			Type string `json:"type"`
-			StandardScale
-		}{s.Type(), s})
-	case OneHot:
-		return json.Marshal(struct {
-			Type string `json:"type"`
-			OneHot
-		}{s.Type(), s})
-	default:
-		return nil, fmt.Errorf("no JSON form of %T", s)
+	if string(parameters) == "{}" {
+		parameters = nil
 	}
+	return json.Marshal(stepFile{s.Transform.Type(), s.Columns, s.Outputs, parameters})
 }
 
 // ParsePipeline reads model.json. It checks the form only; whether the pipeline fits a contract is
 // seen when it is compiled. Memory stays within a small multiple of len(data).
 func ParsePipeline(data []byte) (*Pipeline, error) {
 	var raw struct {
-		Steps      []json.RawMessage `json:"steps"`
-		Features   []string          `json:"features"`
-		Background numbers           `json:"background"`
-		Model      json.RawMessage   `json:"model"`
+		Steps  []stepFile `json:"steps"`
+		Output Output     `json:"output"`
 	}
 	if err := decodeStrict(data, &raw); err != nil {
 		return nil, err
 	}
-	p := &Pipeline{Features: raw.Features, Background: raw.Background.floats()}
-	for i, s := range raw.Steps {
-		step, err := parseStep(s)
+	p := &Pipeline{Output: raw.Output}
+	for i := range raw.Steps {
+		transform, err := parseTransform(&raw.Steps[i])
 		if err != nil {
 			return nil, fmt.Errorf("steps[%d]: %w", i, err)
 		}
-		p.Steps = append(p.Steps, step)
+		p.Steps = append(p.Steps, Step{raw.Steps[i].Columns, raw.Steps[i].Outputs, transform})
+		raw.Steps[i].Parameters = nil // the parsed form takes its place
 	}
-	kind, err := typeOf(raw.Model)
-	if err != nil {
-		return nil, fmt.Errorf("model: %w", err)
-	}
-	if kind != logisticRegression {
-		return nil, fmt.Errorf("model: type %q is not supported, only %q is", kind, logisticRegression)
-	}
-	var model struct {
-		Type         string  `json:"type"`
-		Coefficients numbers `json:"coefficients"`
-		Intercept    *number `json:"intercept"`
-	}
-	if err := decodeStrict(raw.Model, &model); err != nil {
-		return nil, fmt.Errorf("model (%s): %w", kind, err)
-	}
-	if model.Intercept == nil {
-		return nil, fmt.Errorf("model (%s): intercept is missing", kind)
-	}
-	p.Model = LogisticRegression{Coefficients: model.Coefficients.floats(), Intercept: float64(*model.Intercept)}
 	return p, nil
 }
 
-func parseStep(data []byte) (Step, error) {
-	kind, err := typeOf(data)
+func parseTransform(s *stepFile) (Transform, error) {
+	parse, ok := transforms()[s.Type]
+	if !ok {
+		return nil, fmt.Errorf("type %.60q is not supported", s.Type)
+	}
+	parameters := s.Parameters
+	if parameters == nil {
+		parameters = []byte("{}")
+	}
+	t, err := parse(parameters)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%s: %w", s.Type, err)
 	}
-	switch kind {
-	case Impute{}.Type():
-		var s struct {
-			Type    string   `json:"type"`
-			Columns []string `json:"columns"`
-			Values  numbers  `json:"values"`
-		}
-		if err := decodeStrict(data, &s); err != nil {
-			return nil, fmt.Errorf("%s: %w", kind, err)
-		}
-		return Impute{Columns: s.Columns, Values: s.Values.floats()}, nil
-	case StandardScale{}.Type():
-		var s struct {
-			Type    string   `json:"type"`
-			Columns []string `json:"columns"`
-			Mean    numbers  `json:"mean"`
-			Scale   numbers  `json:"scale"`
-		}
-		if err := decodeStrict(data, &s); err != nil {
-			return nil, fmt.Errorf("%s: %w", kind, err)
-		}
-		return StandardScale{Columns: s.Columns, Mean: s.Mean.floats(), Scale: s.Scale.floats()}, nil
-	case OneHot{}.Type():
-		var s struct {
-			Type       string   `json:"type"`
-			Columns    []string `json:"columns"`
-			Categories [][]text `json:"categories"`
-			Unknown    string   `json:"unknown"`
-		}
-		if err := decodeStrict(data, &s); err != nil {
-			return nil, fmt.Errorf("%s: %w", kind, err)
-		}
-		categories := make([][]string, len(s.Categories))
-		for i, list := range s.Categories {
-			categories[i] = make([]string, len(list))
-			for k, value := range list {
-				categories[i][k] = string(value)
-			}
-		}
-		return OneHot{Columns: s.Columns, Categories: categories, Unknown: s.Unknown}, nil
-	default:
-		return nil, fmt.Errorf("type %q is not supported", kind)
-	}
+	return t, nil
 }
 
-func typeOf(data []byte) (string, error) {
-	if len(data) == 0 {
-		return "", errors.New("missing")
+// transforms lists every type of step with its reader.
+func transforms() map[string]func([]byte) (Transform, error) {
+	list := []struct {
+		is   Transform
+		read func([]byte) (Transform, error)
+	}{
+		{Require{}, parseAs[Require]},
+		{Impute{}, parseAs[Impute]},
+		{MissingIndicator{}, parseAs[MissingIndicator]},
+		{Scale{}, parseAs[Scale]},
+		{MinMaxScale{}, parseAs[MinMaxScale]},
+		{Clip{}, parseAs[Clip]},
+		{Normalize{}, parseAs[Normalize]},
+		{OneHot{}, parseAs[OneHot]},
+		{Lookup{}, parseAs[Lookup]},
+		{Bin{}, parseAs[Bin]},
+		{Power{}, parseAs[Power]},
+		{Quantile{}, parseAs[Quantile]},
+		{Polynomial{}, parseAs[Polynomial]},
+		{Function{}, parseAs[Function]},
+		{DatePart{}, parseAs[DatePart]},
+		{DaysBetween{}, parseAs[DaysBetween]},
+		{Linear{}, parseAs[Linear]},
+		{Logistic{}, parseAs[Logistic]},
+		{Softmax{}, parseAs[Softmax]},
+		{Share{}, parseAs[Share]},
+		{Mean{}, parseAs[Mean]},
+		{ArgMax{}, parseAs[ArgMax]},
+		{Votes{}, parseAs[Votes]},
+		{LogVotes{}, parseAs[LogVotes]},
+		{Interpolate{}, parseAs[Interpolate]},
+		{GaussianLikelihood{}, parseAs[GaussianLikelihood]},
+		{CategoricalLikelihood{}, parseAs[CategoricalLikelihood]},
+		{KernelMachine{}, parseAs[KernelMachine]},
+		{PairwiseProbability{}, parseAs[PairwiseProbability]},
+		{Trees{}, parseAs[Trees]},
 	}
-	var head struct {
-		Type string `json:"type"`
+	table := make(map[string]func([]byte) (Transform, error), len(list))
+	for _, t := range list {
+		table[t.is.Type()] = t.read
 	}
-	if err := json.Unmarshal(data, &head); err != nil {
-		return "", err
+	return table
+}
+
+func parseAs[T Transform](parameters []byte) (Transform, error) {
+	var t T
+	if err := decodeStrict(parameters, &t); err != nil {
+		return nil, err
 	}
-	return head.Type, nil
+	return t, nil
+}
+
+// Floats is a list of finite numbers. encoding/json would leave null at 0; this type refuses it.
+type Floats []float64
+
+// UnmarshalJSON reads a list of numbers.
+func (f *Floats) UnmarshalJSON(data []byte) error {
+	return eachElement(data, func(text []byte) error {
+		x, err := finiteNumber(text)
+		*f = append(*f, x)
+		return err
+	})
+}
+
+// MarshalJSON writes the list; NaN and infinities are an error. Numbers keep every bit.
+func (f Floats) MarshalJSON() ([]byte, error) {
+	return appendFloats(f, func(dst []byte, x float64) ([]byte, error) {
+		if !finite(x) {
+			return nil, fmt.Errorf("%v has no JSON form", x)
+		}
+		return appendNumber(dst, x), nil
+	})
+}
+
+// Gaps is a list of numbers that may be missing: null in JSON, NaN in memory.
+type Gaps []float64
+
+// UnmarshalJSON reads a list of numbers and nulls.
+func (g *Gaps) UnmarshalJSON(data []byte) error {
+	return eachElement(data, func(text []byte) error {
+		if string(text) == "null" {
+			*g = append(*g, nan)
+			return nil
+		}
+		x, err := finiteNumber(text)
+		*g = append(*g, x)
+		return err
+	})
+}
+
+// MarshalJSON writes NaN as null; infinities are an error.
+func (g Gaps) MarshalJSON() ([]byte, error) {
+	return appendFloats(g, func(dst []byte, x float64) ([]byte, error) {
+		switch {
+		case x != x:
+			return append(dst, "null"...), nil
+		case !finite(x):
+			return nil, fmt.Errorf("%v has no JSON form", x)
+		}
+		return appendNumber(dst, x), nil
+	})
+}
+
+// Ints is a list of small integers.
+type Ints []int32
+
+// UnmarshalJSON reads a list of integers.
+func (n *Ints) UnmarshalJSON(data []byte) error {
+	return eachElement(data, func(text []byte) error {
+		x, err := strconv.ParseInt(string(text), 10, 32)
+		if err != nil {
+			return fmt.Errorf("%.40q is not an integer of 32 bits", text)
+		}
+		*n = append(*n, int32(x))
+		return nil
+	})
+}
+
+// Texts is a list of texts. encoding/json would leave null as the empty text: another category.
+type Texts []string
+
+// UnmarshalJSON reads a list of strings.
+func (t *Texts) UnmarshalJSON(data []byte) error {
+	var list []*string
+	if err := json.Unmarshal(data, &list); err != nil {
+		return err
+	}
+	*t = make(Texts, len(list))
+	for i, text := range list {
+		if text == nil {
+			return fmt.Errorf("element %d: null is not a category", i)
+		}
+		(*t)[i] = *text
+	}
+	return nil
+}
+
+// Value is one number or one text.
+type Value struct {
+	Number float64
+	Text   *string // nil: the number counts
+}
+
+// TextValue is a value that is a text.
+func TextValue(text string) Value { return Value{Text: &text} }
+
+// UnmarshalJSON reads a number or a string.
+func (v *Value) UnmarshalJSON(data []byte) error {
+	if len(data) > 0 && data[0] == '"' {
+		return json.Unmarshal(data, &v.Text)
+	}
+	x, err := finiteNumber(data)
+	v.Number = x
+	return err
+}
+
+// MarshalJSON writes a number or a string.
+func (v Value) MarshalJSON() ([]byte, error) {
+	if v.Text != nil {
+		return json.Marshal(*v.Text)
+	}
+	return json.Marshal(v.Number)
 }
 
 // number refuses what encoding/json lets pass: null in the place of a number, which it would leave
@@ -232,183 +274,73 @@ func typeOf(data []byte) (string, error) {
 type number float64
 
 func (n *number) UnmarshalJSON(data []byte) error {
-	x, err := strconv.ParseFloat(string(data), 64)
-	if err != nil {
-		return fmt.Errorf("%.40q is not a finite number", data)
-	}
+	x, err := finiteNumber(data)
 	*n = number(x)
+	return err
+}
+
+func finiteNumber(text []byte) (float64, error) {
+	x, err := strconv.ParseFloat(string(text), 64)
+	if err != nil || !finite(x) {
+		return 0, fmt.Errorf("%.40q is not a finite number", text)
+	}
+	return x, nil
+}
+
+// eachElement calls do for every element of a JSON list of scalars. The list is valid JSON, as
+// encoding/json has seen to before it asks a type to read itself.
+func eachElement(data []byte, do func(element []byte) error) error {
+	if len(data) < 2 || data[0] != '[' {
+		return fmt.Errorf("%.40q is not a list", data)
+	}
+	inner := bytes.TrimSpace(data[1 : len(data)-1])
+	for i := 0; len(inner) > 0; i++ {
+		element, rest, _ := bytes.Cut(inner, []byte{','})
+		if err := do(bytes.TrimSpace(element)); err != nil {
+			return fmt.Errorf("element %d: %w", i, err)
+		}
+		inner = rest
+	}
 	return nil
 }
 
-type numbers []number
-
-func (n numbers) floats() []float64 {
-	out := make([]float64, len(n))
-	for i, x := range n {
-		out[i] = float64(x)
+func appendFloats(list []float64, one func([]byte, float64) ([]byte, error)) ([]byte, error) {
+	b := append(make([]byte, 0, 2+12*len(list)), '[')
+	for i, x := range list {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		var err error
+		if b, err = one(b, x); err != nil {
+			return nil, fmt.Errorf("element %d: %w", i, err)
+		}
 	}
-	return out
+	return append(b, ']'), nil
 }
 
-// text refuses null, which encoding/json would leave as the empty text: another category.
-type text string
-
-func (t *text) UnmarshalJSON(data []byte) error {
-	if string(data) == "null" {
-		return errors.New("null is not a category")
+// appendNumber writes the shortest form that reads back to the same bits.
+func appendNumber(dst []byte, x float64) []byte {
+	if size := math.Abs(x); size != 0 && (size < 1e-6 || size >= 1e21) {
+		return strconv.AppendFloat(dst, x, 'e', -1, 64)
 	}
-	return json.Unmarshal(data, (*string)(t))
+	return strconv.AppendFloat(dst, x, 'f', -1, 64)
 }
 
-// table is the state of the columns while the steps are applied at load. Engines are compiled from
-// what it holds at the end.
-type table struct {
-	contract schemas.Contract
-	columns  map[string]column
-}
-
-// column says how one value is computed from one input. Exactly one of the two forms is used.
-type column struct {
-	input int // index into the contract
-
-	// A number: missing becomes fill (NaN: stays missing), then (x - mean) / scale.
-	number      bool
-	fill        float64
-	filled      bool
-	mean, scale float64
-	scaled      bool
-
-	// A column of a one-hot encoded category: 1 if the input has this value.
-	oneHot bool
-	value  string
-	// categories are all values of the encoding that the column belongs to, value among them.
-	categories []string
-}
-
-func newTable(contract schemas.Contract) *table {
-	t := &table{contract: contract, columns: make(map[string]column, len(contract.Inputs))}
-	for i, in := range contract.Inputs {
-		t.columns[in.Name] = column{input: i, number: in.Kind != schemas.Category, fill: nan, scale: 1}
-	}
-	return t
-}
-
-// number returns the column called name if it holds a number.
-func (t *table) number(name string) (column, error) {
-	c, ok := t.columns[name]
+// validate reports what is wrong with the output on its own.
+func (o *Output) validate() error {
+	classes := len(o.Probability)
 	switch {
-	case !ok:
-		return c, fmt.Errorf("there is no column %q here", name)
-	case c.oneHot:
-		return c, fmt.Errorf("column %q is one-hot encoded already", name)
-	case !c.number:
-		return c, fmt.Errorf("column %q is a category, want a number", name)
+	case len(o.Margin) == 0 || classes == 0:
+		return errors.New("margin or probability names no column")
+	case classes == 1 && (len(o.Margin) != 1 || len(o.Classes) > 0 || o.Positive != 0):
+		return errors.New("one probability wants one margin, no classes and positive 0")
+	case classes > 1 && (len(o.Margin) != classes || len(o.Classes) != classes):
+		return fmt.Errorf("%d probabilities with %d margins and %d classes", classes, len(o.Margin), len(o.Classes))
+	case o.Positive < 0 || o.Positive >= classes:
+		return fmt.Errorf("positive %d is no position among %d classes", o.Positive, classes)
 	}
-	return c, nil
-}
-
-func (s Impute) apply(t *table) error {
-	if len(s.Values) != len(s.Columns) {
-		return fmt.Errorf("%d values for %d columns", len(s.Values), len(s.Columns))
-	}
-	for i, name := range s.Columns {
-		c, err := t.number(name)
-		switch {
-		case err != nil:
-			return err
-		case c.filled || c.scaled:
-			return fmt.Errorf("column %q was imputed or scaled before; impute it once, ahead of scaling", name)
-		case !bounded(s.Values[i]):
-			return fmt.Errorf("column %q: the value %v is not a number from -%g to %g", name, s.Values[i], LargestNumber, LargestNumber)
-		}
-		c.fill, c.filled = s.Values[i], true
-		t.columns[name] = c
+	if distinct := slices.Compact(slices.Sorted(slices.Values(o.Classes))); len(distinct) != len(o.Classes) {
+		return errors.New("a class is listed twice")
 	}
 	return nil
-}
-
-func (s StandardScale) apply(t *table) error {
-	if len(s.Mean) != len(s.Columns) || len(s.Scale) != len(s.Columns) {
-		return fmt.Errorf("%d means and %d scales for %d columns", len(s.Mean), len(s.Scale), len(s.Columns))
-	}
-	for i, name := range s.Columns {
-		c, err := t.number(name)
-		switch {
-		case err != nil:
-			return err
-		case c.scaled:
-			return fmt.Errorf("column %q was scaled before; a second scaling is not supported", name)
-		case !bounded(s.Mean[i]) || !bounded(s.Scale[i]) || s.Scale[i] <= 0:
-			return fmt.Errorf("column %q: mean %v and scale %v, want a mean from -%g to %g and a scale above 0 up to %g", name, s.Mean[i], s.Scale[i], LargestNumber, LargestNumber, LargestNumber)
-		}
-		c.mean, c.scale, c.scaled = s.Mean[i], s.Scale[i], true
-		t.columns[name] = c
-	}
-	return nil
-}
-
-func (s OneHot) apply(t *table) error {
-	if s.Unknown != UnknownIgnored {
-		return fmt.Errorf("unknown: got %q, only %q is supported", s.Unknown, UnknownIgnored)
-	}
-	if len(s.Categories) != len(s.Columns) {
-		return fmt.Errorf("%d lists of categories for %d columns", len(s.Categories), len(s.Columns))
-	}
-	for i, name := range s.Columns {
-		c, ok := t.columns[name]
-		switch {
-		case !ok:
-			return fmt.Errorf("there is no column %q here", name)
-		case c.number || c.oneHot:
-			return fmt.Errorf("column %q is not a category", name)
-		case len(s.Categories[i]) == 0:
-			return fmt.Errorf("column %q: no categories", name)
-		}
-		delete(t.columns, name)
-		for _, value := range s.Categories[i] {
-			made := name + "=" + value
-			if _, ok := t.columns[made]; ok {
-				return fmt.Errorf("column %q would exist twice", made)
-			}
-			t.columns[made] = column{input: c.input, oneHot: true, value: value, categories: s.Categories[i]}
-		}
-	}
-	return nil
-}
-
-// compile applies the steps and lowers the result to the model's engine.
-func (p *Pipeline) compile(contract schemas.Contract) (*linear, error) {
-	t := newTable(contract)
-	for i, s := range p.Steps {
-		if err := s.apply(t); err != nil {
-			return nil, fmt.Errorf("steps[%d] (%s): %w", i, s.Type(), err)
-		}
-	}
-	if len(p.Background) != len(p.Features) {
-		return nil, fmt.Errorf("background: %d means for %d features", len(p.Background), len(p.Features))
-	}
-	seen := make(map[string]bool, len(p.Features))
-	columns := make([]column, len(p.Features))
-	for i, name := range p.Features {
-		c, ok := t.columns[name]
-		switch {
-		case !ok:
-			return nil, fmt.Errorf("features[%d]: no step leaves a column %q", i, name)
-		case !c.number && !c.oneHot:
-			return nil, fmt.Errorf("features[%d]: column %q is a category; encode it by a step first", i, name)
-		case seen[name]:
-			return nil, fmt.Errorf("features[%d]: %q is listed twice", i, name)
-		case !bounded(p.Background[i]):
-			return nil, fmt.Errorf("background[%d] (%s): %v is not a number from -%g to %g", i, name, p.Background[i], LargestNumber, LargestNumber)
-		case c.number && !c.filled && contract.Inputs[c.input].Nullable:
-			return nil, fmt.Errorf("features[%d]: input %q may be missing and the model cannot take a missing number; add an impute step", i, name)
-		}
-		seen[name] = true
-		columns[i] = c
-	}
-	engine, err := compileLinear(contract, columns, p.Features, p.Background, p.Model)
-	if err != nil {
-		return nil, fmt.Errorf("model (%s): %w", logisticRegression, err)
-	}
-	return engine, nil
 }

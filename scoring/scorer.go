@@ -11,6 +11,8 @@ import (
 type ScorerConfig struct {
 	// Reasons is the number of reasons for each row, the largest contributions first; 0: none.
 	Reasons int
+	// ReasonsFrom is the least probability that gets reasons; 0: every row does.
+	ReasonsFrom float64
 	// Contributions asks for the contribution of every input to every row.
 	Contributions bool
 }
@@ -18,23 +20,27 @@ type ScorerConfig struct {
 // Scorer scores batches by one model. Its scratch memory makes it fit for one goroutine; the model
 // behind it is shared.
 type Scorer struct {
-	engine  *linear
+	program *program
 	cfg     ScorerConfig
-	scratch []float64 // contribution of each term of the row in hand
-	codes   []int32   // its code
-	top     []int32   // the terms of the largest contributions, descending
+	frame   *frame
+	scratch []float64 // contribution of each group of the row in hand
+	top     []int32   // the groups of the largest contributions, descending
 }
 
 // Results holds the scores of one batch. It belongs to the caller, who gives it to the next Score
 // again to reuse its memory; what it returned before is overwritten then. The zero value is ready.
 type Results struct {
-	// Margin and Probability have one element a row: log-odds, and the probability of churn in 0..1.
-	// Both are NaN for a row that cannot be scored: a required input is missing or a number is not
-	// finite.
+	// Margin and Probability have one element a row: the model's raw output (log-odds for most), and
+	// the probability of churn in 0..1. Both are NaN for a row that cannot be scored; Refused says why.
 	Margin, Probability []float64
-	// Bias is the margin at the background. For every scored row, Bias plus the contributions of all
-	// inputs is the margin up to rounding.
+	// Bias is the margin without any contribution. For every scored row, Bias plus all contributions
+	// is the margin up to rounding.
 	Bias float64
+
+	refused       []*schemas.RecordError
+	margins       []float64 // row-major, classes wide
+	probabilities []float64 // likewise
+	classes       int       // 0: there are only two
 
 	reasons       []schemas.Reason
 	reasonEnds    []int32 // of row i: reasons[reasonEnds[i]:reasonEnds[i+1]]
@@ -43,7 +49,24 @@ type Results struct {
 	unseen        []string
 	unseenEnds    []int32
 	contributions []float64 // row-major
-	width         int       // inputs in contributions, 0: not asked for
+	width         int       // groups in contributions, 0: not asked for
+}
+
+// Refused says why a row has no score: a required input is missing, a category is unknown to a model
+// that was trained to refuse that, or a number is infinite or too large. It is nil for a scored row.
+func (r *Results) Refused(row int) *schemas.RecordError { return r.refused[row] }
+
+// Margins returns the raw output for each class; nil for a model of two classes.
+func (r *Results) Margins(row int) []float64 { return window(r.margins, row, r.classes) }
+
+// Probabilities returns the probability of each class; nil for a model of two classes.
+func (r *Results) Probabilities(row int) []float64 { return window(r.probabilities, row, r.classes) }
+
+func window(list []float64, row, width int) []float64 {
+	if width == 0 {
+		return nil
+	}
+	return list[row*width : (row+1)*width : (row+1)*width]
 }
 
 // Len returns the number of rows.
@@ -68,17 +91,14 @@ func (r *Results) Unseen(row int) []string {
 	return r.unseen[r.unseenEnds[row]:r.unseenEnds[row+1]:r.unseenEnds[row+1]]
 }
 
-// Contributions returns the contribution of every input to the margin of a row, in the order of the
-// contract; nil unless the scorer was asked for them.
-func (r *Results) Contributions(row int) []float64 {
-	if r.width == 0 {
-		return nil
-	}
-	return r.contributions[row*r.width : (row+1)*r.width : (row+1)*r.width]
-}
+// Contributions returns the contributions to the margin of a row, in the order of
+// [Model.Explained]; nil unless the scorer was asked for them and the model has some.
+func (r *Results) Contributions(row int) []float64 { return window(r.contributions, row, r.width) }
 
-func (r *Results) reset(rows, width int) {
+func (r *Results) reset(rows, width, classes int) {
 	r.Margin, r.Probability = resized(r.Margin, rows), resized(r.Probability, rows)
+	r.refused = resized(r.refused, rows)
+	r.margins, r.probabilities, r.classes = resized(r.margins, rows*classes), resized(r.probabilities, rows*classes), classes
 	r.contributions, r.width = resized(r.contributions, rows*width), width
 	r.reasons, r.missing, r.unseen = r.reasons[:0], r.missing[:0], r.unseen[:0]
 	r.reasonEnds = resized(r.reasonEnds, rows+1)
@@ -96,114 +116,128 @@ func resized[T any](s []T, n int) []T {
 
 // NewScorer returns a scorer for one goroutine.
 func (m *Model) NewScorer(cfg ScorerConfig) *Scorer {
-	terms := m.engine.terms()
-	cfg.Reasons = max(0, min(cfg.Reasons, terms))
-	return &Scorer{
-		engine:  m.engine,
-		cfg:     cfg,
-		scratch: make([]float64, terms),
-		codes:   make([]int32, terms),
-		top:     make([]int32, 0, cfg.Reasons+1),
+	p := m.program
+	cfg.Reasons = max(0, min(cfg.Reasons, len(p.groups)))
+	if p.explain == nil {
+		cfg.Reasons, cfg.Contributions = 0, false
 	}
+	s := &Scorer{program: p, cfg: cfg, frame: newFrame(p)}
+	if cfg.Reasons > 0 || cfg.Contributions {
+		s.scratch = make([]float64, len(p.groups))
+		s.top = make([]int32, 0, cfg.Reasons+1)
+	}
+	return s
 }
 
 // Score fills out with the scores of rows, which must have been made for the model's contract. It
-// does not allocate once out has grown to the size of the batches.
-//
-// Contributions are the exact interventional ones of a linear model against the artefact's
-// background, coefficient·(x - background mean), those of one-hot columns added up over their input
-// (Lundberg and Lee 2017, equation for linear models with independent features).
+// does not allocate once out and the scorer have grown to the size of the batches.
 func (s *Scorer) Score(rows *schemas.Rows, out *Results) {
-	e := s.engine
-	if rows.Width() != len(e.inputs) {
-		panic(fmt.Sprintf("BUG: rows of %d inputs for a model of %d", rows.Width(), len(e.inputs)))
+	p := s.program
+	if rows.Width() != len(p.inputs) {
+		panic(fmt.Sprintf("BUG: rows of %d inputs for a model of %d", rows.Width(), len(p.inputs)))
 	}
-	width := 0
+	width, classes := 0, 0
 	if s.cfg.Contributions {
-		width = rows.Width()
+		width = len(p.groups)
 	}
-	out.reset(rows.Len(), width)
-	out.Bias = e.bias
-	if s.cfg.Reasons > 0 || s.cfg.Contributions {
-		s.scoreExplained(rows, out)
-	} else {
-		s.score(rows, out)
+	if len(p.probabilities) > 1 {
+		classes = len(p.probabilities)
 	}
-}
-
-func (s *Scorer) score(rows *schemas.Rows, out *Results) {
-	row := 0
-	for ; row+1 < rows.Len(); row += 2 {
-		numbers, categories := rows.Row(row)
-		numbers2, categories2 := rows.Row(row + 1)
-		margin, margin2, irregular, irregular2 := s.engine.margin2(numbers, numbers2, categories, categories2)
-		s.settle(row, margin, irregular, numbers, categories, out)
-		s.settle(row+1, margin2, irregular2, numbers2, categories2, out)
+	out.reset(rows.Len(), width, classes)
+	if p.explain != nil {
+		out.Bias = p.explain.base()
 	}
-	if row < rows.Len() {
-		numbers, categories := rows.Row(row)
-		margin, irregular := s.engine.margin(numbers, categories)
-		s.settle(row, margin, irregular, numbers, categories, out)
+	for first := 0; first < rows.Len(); first += p.lanes {
+		s.frame.take(rows, first, min(p.lanes, rows.Len()-first))
+		p.run(s.frame)
+		s.settle(out)
 	}
 }
 
-func (s *Scorer) scoreExplained(rows *schemas.Rows, out *Results) {
-	for row := range rows.Len() {
-		numbers, categories := rows.Row(row)
-		margin, irregular := s.engine.explain(numbers, categories, s.scratch, s.codes)
-		s.settle(row, margin, irregular, numbers, categories, out)
-		s.explain(row, out)
+// settle takes the rows of the frame into the results.
+func (s *Scorer) settle(out *Results) {
+	p, f := s.program, s.frame
+	margins, probabilities := f.column(p.margins[p.positive]), f.column(p.probabilities[p.positive])
+	explained := s.cfg.Reasons > 0 || s.cfg.Contributions
+	for r := range f.n {
+		row := f.first + r
+		if f.irregular[r] {
+			s.note(r, out)
+		}
+		margin, probability, cause := margins[r], probabilities[r], f.refused[r]
+		if cause == nil && !(margin-margin == 0 && probability >= 0 && probability <= 1) {
+			cause = p.noNumber
+		}
+		if cause != nil {
+			margin, probability = nan, nan
+		}
+		out.Margin[row], out.Probability[row], out.refused[row] = margin, probability, cause
+		for k := range out.classes {
+			at := row*out.classes + k
+			out.margins[at], out.probabilities[at] = nan, nan
+			if cause == nil {
+				out.margins[at], out.probabilities[at] = f.column(p.margins[k])[r], f.column(p.probabilities[k])[r]
+			}
+		}
+		if explained {
+			s.explain(r, out)
+		}
 		out.reasonEnds[row+1] = int32(len(out.reasons))
+		out.missingEnds[row+1] = int32(len(out.missing))
+		out.unseenEnds[row+1] = int32(len(out.unseen))
 	}
 }
 
-// settle writes the margin of a row, or NaN where there is none, and what was missing or unseen.
-func (s *Scorer) settle(row int, margin float64, irregular bool, numbers []float64, categories [][]byte, out *Results) {
-	if irregular && !s.note(numbers, categories, out) || margin-margin != 0 {
-		margin = nan
-	}
-	out.Margin[row] = margin
-	out.Probability[row] = 1 / (1 + math.Exp(-margin))
-	out.reasonEnds[row+1] = int32(len(out.reasons))
-	out.missingEnds[row+1] = int32(len(out.missing))
-	out.unseenEnds[row+1] = int32(len(out.unseen))
-}
-
-// note lists what is missing or unseen in a row and reports whether it can be scored all the same.
-func (s *Scorer) note(numbers []float64, categories [][]byte, out *Results) (scorable bool) {
-	scorable = true
-	for i := range s.engine.inputs {
-		in := &s.engine.inputs[i]
-		if in.missing(numbers[i], categories[i]) {
+// note lists what is missing or unseen in a row and refuses it if a required input is missing.
+func (s *Scorer) note(r int, out *Results) {
+	numbers, categories := s.frame.rows.Row(s.frame.first + r)
+	for i := range s.program.inputs {
+		in := &s.program.inputs[i]
+		switch {
+		case in.missing(numbers[i], categories[i]):
 			out.missing = append(out.missing, in.name)
-			scorable = scorable && in.nullable
-		} else if in.encoding != nil && in.encoding.Lookup(categories[i]) == in.encoding.Len() {
+			if !in.nullable {
+				s.frame.refuse(r, in.errors.missing)
+			}
+		case in.unseen(numbers[i], categories[i]):
 			out.unseen = append(out.unseen, in.name)
 		}
 	}
-	return scorable
 }
 
-// explain turns the contributions of the row's terms into what the caller asked for.
-func (s *Scorer) explain(row int, out *Results) {
+// explain adds up the contributions of a row and gives the caller what was asked for.
+func (s *Scorer) explain(r int, out *Results) {
+	row := s.frame.first + r
 	unscored := math.IsNaN(out.Margin[row])
 	if s.cfg.Contributions {
 		all := out.Contributions(row)
-		clear(all)
-		for term, c := range s.scratch {
-			if unscored {
-				c = nan
+		if unscored {
+			for i := range all {
+				all[i] = nan
 			}
-			all[s.engine.input(term)] = c
+			return
 		}
-	}
-	if unscored || s.cfg.Reasons == 0 {
+		clear(all)
+		s.program.explain.add(s.frame, r, 1, all)
+		if s.cfg.Reasons > 0 && out.Probability[row] >= s.cfg.ReasonsFrom {
+			s.choose(row, all, out)
+		}
 		return
 	}
-	// Insertion into a short sorted list: most terms are smaller than its last and cost one comparison.
+	if unscored || out.Probability[row] < s.cfg.ReasonsFrom {
+		return
+	}
+	clear(s.scratch)
+	s.program.explain.add(s.frame, r, 1, s.scratch)
+	s.choose(row, s.scratch, out)
+}
+
+// choose makes the largest contributions the reasons of a row.
+func (s *Scorer) choose(row int, contributions []float64, out *Results) {
+	// Insertion into a short sorted list: most are smaller than its last and cost one comparison.
 	top, k := s.top[:0], s.cfg.Reasons
 	least := 0.0 // of the list when it is full; contributions of 0 are no reasons
-	for term, c := range s.scratch {
+	for group, c := range contributions {
 		size := math.Abs(c)
 		if size <= least {
 			continue
@@ -212,20 +246,22 @@ func (s *Scorer) explain(row int, out *Results) {
 			top = top[:k-1]
 		}
 		at := len(top)
-		top = append(top, int32(term))
-		for at > 0 && math.Abs(s.scratch[top[at-1]]) < size {
+		top = append(top, int32(group))
+		for at > 0 && math.Abs(contributions[top[at-1]]) < size {
 			top[at] = top[at-1]
 			at--
 		}
-		top[at] = int32(term)
+		top[at] = int32(group)
 		if len(top) == k {
-			least = math.Abs(s.scratch[top[k-1]])
+			least = math.Abs(contributions[top[k-1]])
 		}
 	}
-	for _, term := range top {
-		out.reasons = append(out.reasons, schemas.Reason{
-			Feature:      s.engine.label(int(term), s.codes[term]),
-			Contribution: s.scratch[term],
-		})
+	numbers, categories := s.frame.rows.Row(row)
+	for _, group := range top {
+		label := s.program.groups[group]
+		if int(group) < len(s.program.inputs) {
+			label = s.program.inputs[group].labelOf(numbers[group], categories[group])
+		}
+		out.reasons = append(out.reasons, schemas.Reason{Feature: label, Contribution: contributions[group]})
 	}
 }

@@ -102,49 +102,52 @@ func TestReasonsAreTheLargestContributionsUnderTheirLabels(t *testing.T) {
 	}
 }
 
-// randomModel draws a pipeline of any mixture of steps with a batch of rows for it.
+// randomModel draws a regression over any mixture of steps, fused or not, with a batch of rows for it.
 func randomModel(t *rapid.T) (*scoring.Pipeline, schemas.Contract, *schemas.Rows) {
 	value := rapid.Float64Range(-1e3, 1e3)
 	var contract schemas.Contract
-	var impute scoring.Impute
-	var scale scoring.StandardScale
 	p := &scoring.Pipeline{}
+	var features []string
 	var categories [][]string
 	for i := range rapid.IntRange(1, 12).Draw(t, "inputs") {
 		in := schemas.Input{Name: fmt.Sprintf("in%d", i), Kind: schemas.Number, Nullable: rapid.Bool().Draw(t, "nullable")}
 		categories = append(categories, nil)
+		column := in.Name
 		if rapid.Bool().Draw(t, "category") {
 			in.Kind = schemas.Category
 			list := rapid.SliceOfNDistinct(rapid.StringN(0, 12, -1), 1, 9, rapid.ID).Draw(t, "categories")
 			categories[i] = list
-			p.Steps = append(p.Steps, scoring.OneHot{Columns: []string{in.Name}, Categories: [][]string{list}, Unknown: scoring.UnknownIgnored})
-			for _, c := range list {
+			step, outputs := oneHot(in.Name, list)
+			p.Steps = append(p.Steps, step)
+			for _, c := range outputs {
 				if rapid.IntRange(0, 5).Draw(t, "keep") > 0 {
-					p.Features = append(p.Features, in.Name+"="+c)
+					features = append(features, c)
 				}
 			}
 		} else {
-			if in.Nullable {
-				impute.Columns, impute.Values = append(impute.Columns, in.Name), append(impute.Values, value.Draw(t, "fill"))
+			then := func(transform scoring.Transform) {
+				p.Steps = append(p.Steps, scoring.Step{Columns: []string{column}, Outputs: []string{column + "'"}, Transform: transform})
+				column += "'"
 			}
-			if rapid.Bool().Draw(t, "scaled") {
-				scale.Columns = append(scale.Columns, in.Name)
-				scale.Mean = append(scale.Mean, value.Draw(t, "mean"))
-				scale.Scale = append(scale.Scale, rapid.Float64Range(1e-3, 1e3).Draw(t, "scale"))
+			if in.Nullable {
+				then(scoring.Impute{Values: []scoring.Value{{Number: value.Draw(t, "fill")}}})
+			}
+			for range rapid.IntRange(0, 2).Draw(t, "scaled") {
+				then(scoring.Scale{Mean: scoring.Floats{value.Draw(t, "mean")}, Scale: scoring.Floats{rapid.Float64Range(1e-3, 1e3).Draw(t, "scale")}})
 			}
 			if rapid.IntRange(0, 5).Draw(t, "keep") > 0 {
-				p.Features = append(p.Features, in.Name)
+				features = append(features, column)
 			}
 		}
 		contract.Inputs = append(contract.Inputs, in)
 	}
-	p.Steps = append(p.Steps, impute, scale)
-	p.Features = rapid.Permutation(p.Features).Draw(t, "order")
-	for range p.Features {
-		p.Background = append(p.Background, value.Draw(t, "background"))
-		p.Model.Coefficients = append(p.Model.Coefficients, rapid.Float64Range(-5, 5).Draw(t, "coefficient"))
+	features = rapid.Permutation(features).Draw(t, "order")
+	model := scoring.Linear{Coefficients: []scoring.Floats{{}}, Intercepts: scoring.Floats{value.Draw(t, "intercept")}, Background: scoring.Floats{}}
+	for range features {
+		model.Background = append(model.Background, value.Draw(t, "background"))
+		model.Coefficients[0] = append(model.Coefficients[0], rapid.Float64Range(-5, 5).Draw(t, "coefficient"))
 	}
-	p.Model.Intercept = value.Draw(t, "intercept")
+	finish(p, features, model)
 
 	rows := schemas.NewRows(len(contract.Inputs), 4)
 	for range rapid.IntRange(0, 5).Draw(t, "rows") {
@@ -164,7 +167,30 @@ func randomModel(t *rapid.T) (*scoring.Pipeline, schemas.Contract, *schemas.Rows
 	return p, contract, rows
 }
 
-// direct computes the margin from the pipeline's definition, through a dense feature vector.
+// oneHot encodes an input and gives 0 in all columns to what is not listed.
+func oneHot(input string, list []string) (scoring.Step, []string) {
+	unknown := len(list)
+	step := scoring.Step{Columns: []string{input}}
+	positions := scoring.Ints{}
+	for k, c := range list {
+		positions = append(positions, int32(k))
+		step.Outputs = append(step.Outputs, input+"="+c)
+	}
+	step.Transform = scoring.OneHot{
+		Encodings: []scoring.Encoding{{Texts: list, Unknown: &unknown}}, Positions: []scoring.Ints{append(positions, -1)}, Widths: scoring.Ints{int32(unknown)},
+	}
+	return step, step.Outputs
+}
+
+// finish puts a regression with its link behind the steps.
+func finish(p *scoring.Pipeline, features []string, model scoring.Linear) {
+	p.Steps = append(p.Steps,
+		scoring.Step{Columns: features, Outputs: []string{"margin"}, Transform: model},
+		scoring.Step{Columns: []string{"margin"}, Outputs: []string{"probability"}, Transform: scoring.Logistic{}})
+	p.Output = scoring.Output{Margin: []string{"margin"}, Probability: []string{"probability"}}
+}
+
+// direct computes the margin from the pipeline's definition, column by column.
 func direct(p *scoring.Pipeline, contract schemas.Contract, numbers []float64, categories [][]byte) (margin, size float64) {
 	values := map[string]float64{}
 	for i, in := range contract.Inputs {
@@ -175,25 +201,25 @@ func direct(p *scoring.Pipeline, contract schemas.Contract, numbers []float64, c
 		}
 	}
 	for _, s := range p.Steps {
-		switch s := s.(type) {
+		switch transform := s.Transform.(type) {
 		case scoring.Impute:
-			for i, c := range s.Columns {
-				if math.IsNaN(values[c]) {
-					values[c] = s.Values[i]
-				}
+			values[s.Outputs[0]] = values[s.Columns[0]]
+			if math.IsNaN(values[s.Columns[0]]) {
+				values[s.Outputs[0]] = transform.Values[0].Number
 			}
-		case scoring.StandardScale:
-			for i, c := range s.Columns {
-				values[c] = (values[c] - s.Mean[i]) / s.Scale[i]
+		case scoring.Scale:
+			values[s.Outputs[0]] = (values[s.Columns[0]] - transform.Mean[0]) / transform.Scale[0]
+		case scoring.Linear:
+			for i, f := range s.Columns {
+				term := values[f] * transform.Coefficients[0][i]
+				margin += term
+				size += math.Abs(term) + math.Abs(transform.Background[i]*transform.Coefficients[0][i])
 			}
+			margin += transform.Intercepts[0]
+			size += math.Abs(transform.Intercepts[0])
 		}
 	}
-	for i, f := range p.Features {
-		term := values[f] * p.Model.Coefficients[i]
-		margin += term
-		size += math.Abs(term) + math.Abs(p.Background[i]*p.Model.Coefficients[i])
-	}
-	return margin + p.Model.Intercept, size + math.Abs(p.Model.Intercept)
+	return margin, size
 }
 
 func TestMarginIsThatOfThePipelineAndContributionsAddUpToIt(t *testing.T) {
@@ -270,29 +296,33 @@ func mixedModel(t testing.TB, numeric, category int) (*scoring.Model, *schemas.R
 	values := []string{"Month-to-month", "One year", "Two year", "No internet service"}
 	var contract schemas.Contract
 	p := &scoring.Pipeline{}
+	var features []string
+	model := scoring.Linear{Coefficients: []scoring.Floats{{}}, Intercepts: scoring.Floats{0}}
 	feature := func(name string) {
-		p.Features = append(p.Features, name)
-		p.Background = append(p.Background, random.NormFloat64())
-		p.Model.Coefficients = append(p.Model.Coefficients, random.NormFloat64()/4)
+		features = append(features, name)
+		model.Background = append(model.Background, random.NormFloat64())
+		model.Coefficients[0] = append(model.Coefficients[0], random.NormFloat64()/4)
 	}
-	var impute scoring.Impute
-	var scale scoring.StandardScale
 	for i := range numeric {
 		name := fmt.Sprintf("n%d", i)
 		contract.Inputs = append(contract.Inputs, schemas.Input{Name: name, Kind: schemas.Number, Nullable: true})
-		impute.Columns, impute.Values = append(impute.Columns, name), append(impute.Values, 0)
-		scale.Columns, scale.Mean, scale.Scale = append(scale.Columns, name), append(scale.Mean, random.NormFloat64()), append(scale.Scale, 1+random.Float64())
-		feature(name)
+		p.Steps = append(p.Steps,
+			scoring.Step{Columns: []string{name}, Outputs: []string{name + "i"}, Transform: scoring.Impute{Values: []scoring.Value{{}}}},
+			scoring.Step{Columns: []string{name + "i"}, Outputs: []string{name + "s"}, Transform: scoring.Scale{
+				Mean: scoring.Floats{random.NormFloat64()}, Scale: scoring.Floats{1 + random.Float64()},
+			}})
+		feature(name + "s")
 	}
-	p.Steps = append(p.Steps, impute, scale)
 	for i := range category {
 		name := fmt.Sprintf("c%d", i)
 		contract.Inputs = append(contract.Inputs, schemas.Input{Name: name, Kind: schemas.Category, Nullable: true})
-		p.Steps = append(p.Steps, scoring.OneHot{Columns: []string{name}, Categories: [][]string{values}, Unknown: scoring.UnknownIgnored})
-		for _, v := range values {
-			feature(name + "=" + v)
+		step, outputs := oneHot(name, values)
+		p.Steps = append(p.Steps, step)
+		for _, c := range outputs {
+			feature(c)
 		}
 	}
+	finish(p, features, model)
 	m, err := scoring.CompileForTest(p, contract)
 	if err != nil {
 		t.Fatal(err)

@@ -45,8 +45,13 @@ func written(t *testing.T) string {
 			Label:    scoring.Label{Definition: "left", Horizon: "30d"}, Inputs: contract.Inputs,
 		},
 		Pipeline: scoring.Pipeline{
-			Features: []string{"tenure", "autopay"}, Background: []float64{0, 0},
-			Model: scoring.LogisticRegression{Coefficients: []float64{1, 0}},
+			Steps: []scoring.Step{
+				{Columns: []string{"tenure", "autopay"}, Outputs: []string{"margin"}, Transform: scoring.Linear{
+					Coefficients: []scoring.Floats{{1, 0}}, Intercepts: scoring.Floats{0}, Background: scoring.Floats{0, 0},
+				}},
+				{Columns: []string{"margin"}, Outputs: []string{"probability"}, Transform: scoring.Logistic{}},
+			},
+			Output: scoring.Output{Margin: []string{"margin"}, Probability: []string{"probability"}},
 		},
 		Profile:   text.Bytes(),
 		Reference: scoring.Reference{Rows: rows, Margin: margins, Probability: probabilities},

@@ -62,13 +62,16 @@ func Run(ctx context.Context, m *scoring.Model, in io.Reader, out io.Writer, o O
 		batch: schemas.NewRows(len(m.Contract().Inputs), batchRows), progress: o.Progress,
 	}
 	if o.Contributions {
-		for _, input := range m.Contract().Inputs {
-			if input.Name == "bias" {
+		if m.Explained() == nil {
+			return 0, errors.New("contributions: the model has no exact ones: it is no linear model, no tree ensemble and no weighted sum of such")
+		}
+		for _, input := range m.Explained() {
+			if input == "bias" {
 				return 0, errors.New("contributions: an input is named \"bias\", which is the name of the constant part")
 			}
-			name, err := json.Marshal(input.Name)
+			name, err := json.Marshal(input)
 			if err != nil {
-				return 0, fmt.Errorf("contributions: input %q: %w", input.Name, err)
+				return 0, fmt.Errorf("contributions: input %q: %w", input, err)
 			}
 			w.names = append(w.names, name)
 		}
@@ -119,8 +122,8 @@ type writer struct {
 func (w *writer) flush() error {
 	w.scorer.Score(w.batch, &w.results)
 	for i, p := range w.results.Probability {
-		if math.IsNaN(p) {
-			return fmt.Errorf("row %d cannot be scored: required inputs are missing or a number is not finite: %q", w.written, w.results.Missing(i))
+		if cause := w.results.Refused(i); cause != nil {
+			return fmt.Errorf("row %d cannot be scored: %w", w.written, cause)
 		}
 		b := w.line[:0]
 		b = append(b, `{"row":`...)

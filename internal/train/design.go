@@ -121,36 +121,72 @@ func meanAndScale(column []float64) (mean, scale float64) {
 	return mean, math.Sqrt(variance)
 }
 
-// steps returns the transforms as the steps of a pipeline.
-func (t *transforms) steps() []scoring.Step {
-	var impute scoring.Impute
-	var scale scoring.StandardScale
-	oneHot := scoring.OneHot{Unknown: scoring.UnknownIgnored}
+// pipeline returns the transforms and the regression on them, with weights that end with the
+// intercept, as the steps of a pipeline.
+func (t *transforms) pipeline(weights, background []float64) scoring.Pipeline {
+	taken := make(map[string]bool)
+	for _, in := range t.contract.Inputs {
+		taken[in.Name] = true
+	}
+	named := func(name string) string { // an input may be called like a column of ours
+		for taken[name] {
+			name += "'"
+		}
+		taken[name] = true
+		return name
+	}
+	var impute, scale, oneHot scoring.Step
+	var imputed scoring.Impute
+	var scaled scoring.Scale
+	var encoded scoring.OneHot
+	var features []string
 	for _, c := range t.numbers {
 		name := t.contract.Inputs[c.input].Name
+		column := name
 		if c.imputed {
-			impute.Columns, impute.Values = append(impute.Columns, name), append(impute.Values, c.fill)
+			impute.Columns = append(impute.Columns, column)
+			column = named(name + " imputed")
+			impute.Outputs = append(impute.Outputs, column)
+			imputed.Values = append(imputed.Values, scoring.Value{Number: c.fill})
 		}
 		if !c.unchanged {
-			scale.Columns = append(scale.Columns, name)
-			scale.Mean, scale.Scale = append(scale.Mean, c.mean), append(scale.Scale, c.scale)
+			scale.Columns = append(scale.Columns, column)
+			column = named(name + " scaled")
+			scale.Outputs = append(scale.Outputs, column)
+			scaled.Mean, scaled.Scale = append(scaled.Mean, c.mean), append(scaled.Scale, c.scale)
 		}
+		features = append(features, column)
 	}
 	for _, c := range t.categories {
-		oneHot.Columns = append(oneHot.Columns, t.contract.Inputs[c.input].Name)
-		oneHot.Categories = append(oneHot.Categories, c.values)
+		name := t.contract.Inputs[c.input].Name
+		oneHot.Columns = append(oneHot.Columns, name)
+		unknown := len(c.values)
+		positions := make(scoring.Ints, 0, unknown+1)
+		for k, value := range c.values {
+			positions = append(positions, int32(k))
+			oneHot.Outputs = append(oneHot.Outputs, named(name+"="+value))
+		}
+		encoded.Encodings = append(encoded.Encodings, scoring.Encoding{Texts: c.values, Unknown: &unknown})
+		encoded.Positions = append(encoded.Positions, append(positions, -1))
+		encoded.Widths = append(encoded.Widths, int32(len(c.values)))
 	}
-	var steps []scoring.Step
-	if len(impute.Columns) > 0 {
-		steps = append(steps, impute)
+	features = append(features, oneHot.Outputs...)
+	impute.Transform, scale.Transform, oneHot.Transform = imputed, scaled, encoded
+	margin, probability := named("margin"), named("probability")
+	var p scoring.Pipeline
+	for _, s := range []scoring.Step{impute, scale, oneHot} {
+		if len(s.Columns) > 0 {
+			p.Steps = append(p.Steps, s)
+		}
 	}
-	if len(scale.Columns) > 0 {
-		steps = append(steps, scale)
-	}
-	if len(oneHot.Columns) > 0 {
-		steps = append(steps, oneHot)
-	}
-	return steps
+	last := len(weights) - 1
+	p.Steps = append(p.Steps,
+		scoring.Step{Columns: features, Outputs: []string{margin}, Transform: scoring.Linear{
+			Coefficients: []scoring.Floats{weights[:last]}, Intercepts: scoring.Floats{weights[last]}, Background: background,
+		}},
+		scoring.Step{Columns: []string{margin}, Outputs: []string{probability}, Transform: scoring.Logistic{}})
+	p.Output = scoring.Output{Margin: []string{margin}, Probability: []string{probability}}
+	return p
 }
 
 // design is a table after the transforms: numbers dense, of each category input only the feature

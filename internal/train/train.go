@@ -67,12 +67,7 @@ func fit(s *Specification, t *Table, from Provenance) (*scoring.Artefact, error)
 		return nil, err
 	}
 
-	a := &scoring.Artefact{Pipeline: scoring.Pipeline{
-		Steps:      learned.steps(),
-		Features:   learned.features,
-		Background: learned.design(population.Rows).means(),
-		Model:      scoring.LogisticRegression{Coefficients: weights[:len(weights)-1], Intercept: weights[len(weights)-1]},
-	}}
+	a := &scoring.Artefact{Pipeline: learned.pipeline(weights, learned.design(population.Rows).means())}
 	a.Manifest = scoring.Manifest{
 		Name: s.Name, Version: s.Version, CreatedAt: from.CreatedAt.UTC(),
 		Training: scoring.Training{

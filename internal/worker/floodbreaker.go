@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"slices"
 	"strings"
 	"time"
@@ -218,9 +217,9 @@ func (t *task) judge(fetch context.Context, chunk []consumer.Record, flood *floo
 	}
 	flood.of += len(chunk)
 	t.scorer.Score(t.rows, &t.results)
-	for _, p := range t.results.Probability {
-		if math.IsNaN(p) {
-			found(schemas.NotANumber, errNoScore.Error())
+	for row := range t.results.Len() {
+		if cause := t.results.Refused(row); cause != nil {
+			found(cause.Class, cause.Error())
 		}
 	}
 	return nil

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -275,8 +274,8 @@ func (t *task) appendScores(chunk []consumer.Record) error {
 		s.CustomerID = r.Key
 		s.SourceOffset, s.EventTime, s.ScoredAt = r.Offset, r.Timestamp, now
 		s.Probability, s.Margin = t.results.Probability[row], t.results.Margin[row]
-		if math.IsNaN(s.Probability) {
-			if err := t.appendDeadLetter(r, &schemas.RecordError{Class: schemas.NotANumber, Err: errNoScore}); err != nil {
+		if cause := t.results.Refused(row); cause != nil {
+			if err := t.appendDeadLetter(r, cause); err != nil {
 				return err
 			}
 			continue
@@ -304,8 +303,6 @@ func (t *task) appendScores(chunk []consumer.Record) error {
 	}
 	return nil
 }
-
-var errNoScore = errors.New("the model gives no number for these inputs: one of them is too large")
 
 // appendCounts writes the absolute counts of every bucket that this batch touched.
 func (t *task) appendCounts() error {

@@ -44,22 +44,46 @@ func contract() schemas.Contract {
 // pipeline is the job's model with its standardisation folded into the coefficients.
 func pipeline(m *job.Model) scoring.Pipeline {
 	linear := m.Fold()
-	p := scoring.Pipeline{
-		Steps: []scoring.Step{
-			scoring.Impute{Columns: []string{"days_since_last_login", "nps_score"}, Values: []float64{0, 0}},
-			scoring.OneHot{Columns: job.CategoryFields[:], Categories: job.Categories[:], Unknown: scoring.UnknownIgnored},
-		},
-		Features:   append([]string(nil), job.Numbers[:]...),
-		Background: m.Mean,
-		Model:      scoring.LogisticRegression{Coefficients: append([]float64(nil), linear.Numbers[:]...), Intercept: linear.Bias},
-	}
-	for field, values := range job.Categories {
-		for i, value := range values {
-			p.Features = append(p.Features, job.CategoryFields[field]+"="+value)
-			p.Model.Coefficients = append(p.Model.Coefficients, linear.Categories[field][i])
+	mayMiss := map[string]bool{"days_since_last_login": true, "nps_score": true}
+	var imputed, columns []string
+	var fills []scoring.Value
+	for _, name := range job.Numbers {
+		if mayMiss[name] {
+			imputed, fills = append(imputed, name), append(fills, scoring.Value{})
+			name += " imputed"
 		}
+		columns = append(columns, name)
 	}
-	return p
+	coefficients := append(scoring.Floats(nil), linear.Numbers[:]...)
+	var encoded scoring.OneHot
+	var indicators []string
+	for field, values := range job.Categories {
+		unknown := len(values)
+		positions := make(scoring.Ints, 0, unknown+1)
+		for i, value := range values {
+			positions = append(positions, int32(i))
+			indicators = append(indicators, job.CategoryFields[field]+"="+value)
+			coefficients = append(coefficients, linear.Categories[field][i])
+		}
+		encoded.Encodings = append(encoded.Encodings, scoring.Encoding{Texts: values, Unknown: &unknown})
+		encoded.Positions = append(encoded.Positions, append(positions, -1))
+		encoded.Widths = append(encoded.Widths, int32(len(values)))
+	}
+	imputedNames := make([]string, len(imputed))
+	for i, name := range imputed {
+		imputedNames[i] = name + " imputed"
+	}
+	return scoring.Pipeline{
+		Steps: []scoring.Step{
+			{Columns: imputed, Outputs: imputedNames, Transform: scoring.Impute{Values: fills}},
+			{Columns: job.CategoryFields[:], Outputs: indicators, Transform: encoded},
+			{Columns: append(columns, indicators...), Outputs: []string{"margin"}, Transform: scoring.Linear{
+				Coefficients: []scoring.Floats{coefficients}, Intercepts: scoring.Floats{linear.Bias}, Background: m.Mean,
+			}},
+			{Columns: []string{"margin"}, Outputs: []string{"probability"}, Transform: scoring.Logistic{}},
+		},
+		Output: scoring.Output{Margin: []string{"margin"}, Probability: []string{"probability"}},
+	}
 }
 
 // populationRows is how many events make the drift reference, and referenceRows how many of them the artefact is

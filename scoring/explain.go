@@ -1,0 +1,96 @@
+package scoring
+
+import (
+	"github.com/churnstream/churnstream/scoring/trees"
+)
+
+// explainer gives the contributions to one column. For every row that is not refused, its base plus
+// all contributions is the column's value up to rounding.
+type explainer interface {
+	// base is what is left without any contribution.
+	base() float64
+	// add adds weight × the contribution of each group to to, which has one element a group. The
+	// registers must hold the row.
+	add(f *frame, row int, weight float64, to []float64)
+}
+
+// explainSum explains a linear model over registers: by its own columns and their background
+// (Lundberg and Lee 2017: coefficient·(x - mean), exact for features taken as independent), or, if
+// it has no background, through what its columns are themselves made of.
+func (c *compiler) explainSum(in []column, op *weightedSum, background []float64) explainer {
+	if background == nil {
+		s := &explainedSum{weights: op.weights, constant: op.intercept}
+		for i := range in {
+			part, ok := c.explain[in[i].slot]
+			if !ok {
+				return nil
+			}
+			s.parts = append(s.parts, part)
+			s.constant += op.weights[i] * part.base()
+		}
+		return s
+	}
+	e := &explainedLinear{from: op.from, weights: op.weights, background: background, bias: op.intercept}
+	for i := range in {
+		if in[i].group < 0 {
+			return nil
+		}
+		e.groups = append(e.groups, in[i].group)
+		e.bias += float64(op.weights[i] * background[i])
+	}
+	return e
+}
+
+type explainedLinear struct {
+	from, groups        []int32
+	weights, background []float64
+	bias                float64
+}
+
+func (e *explainedLinear) base() float64 { return e.bias }
+
+func (e *explainedLinear) add(f *frame, row int, weight float64, to []float64) {
+	for i, slot := range e.from {
+		x := f.registers[int(slot)*f.lanes+row]
+		to[e.groups[i]] += weight * (float64(x*e.weights[i]) - float64(e.weights[i]*e.background[i]))
+	}
+}
+
+// explainedSum is a sum of explained columns: a vote, or the affine part of a calibration.
+type explainedSum struct {
+	parts    []explainer
+	weights  []float64
+	constant float64
+}
+
+func (e *explainedSum) base() float64 { return e.constant }
+
+func (e *explainedSum) add(f *frame, row int, weight float64, to []float64) {
+	for i, part := range e.parts {
+		part.add(f, row, weight*e.weights[i], to)
+	}
+}
+
+// explainedTrees gives the contributions to one margin of a tree ensemble.
+type explainedTrees struct {
+	engine *trees.Engine
+	from   []int32
+	groups []int32
+	output int
+	bias   float64
+}
+
+func (e *explainedTrees) base() float64 { return e.bias }
+
+func (e *explainedTrees) add(f *frame, row int, weight float64, to []float64) {
+	features := len(e.from)
+	f.matrix = resized(f.matrix, features)
+	for i, slot := range e.from {
+		f.matrix[i] = f.registers[int(slot)*f.lanes+row]
+	}
+	f.out = resized(f.out, features*e.engine.Outputs())
+	e.engine.Contributions(f.matrix, f.out, &f.scratch)
+	for i, c := range f.out[e.output*features : (e.output+1)*features] {
+		to[e.groups[i]] += weight * c
+	}
+}
