@@ -81,7 +81,7 @@ func explain(t *Tree) (explanation, error) {
 		left, right := &t.Nodes[n.Left], &t.Nodes[n.Right]
 		for _, c := range [...]float64{n.Cover, left.Cover, right.Cover} {
 			if !(c >= 0) || math.IsInf(c, 0) {
-				return x, fmt.Errorf("node %d: cover %v of it or a child, want a number from 0", v.node, c)
+				return x, fmt.Errorf("node %d: its cover or that of a child is %v, not a number from 0", v.node, c)
 			}
 		}
 		s := explainedSplit{node: v.node, feature: n.Feature, left: ^n.Left, right: ^n.Right, before: -1, z: 1}
@@ -216,7 +216,7 @@ func (s *Scratch) directions(m *Ensemble, t *Tree, x *explanation, row []float64
 			continue
 		}
 		n := &t.Nodes[sp.node]
-		if t.next(n, m.Input.round(row[n.Feature])) == n.Left {
+		if t.next(n, m.input(row[n.Feature])) == n.Left {
 			s.taken[i] = 1
 		} else {
 			s.taken[i] = 2

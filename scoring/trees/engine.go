@@ -102,7 +102,7 @@ func (e *Engine) margins(row, out []float64) {
 		t := &m.Trees[i]
 		n := &t.Nodes[0]
 		for n.Left >= 0 {
-			n = &t.Nodes[t.next(n, m.Input.round(row[n.Feature]))]
+			n = &t.Nodes[t.next(n, m.input(row[n.Feature]))]
 		}
 		switch {
 		case len(t.Vectors) > 0:
@@ -110,7 +110,7 @@ func (e *Engine) margins(row, out []float64) {
 				out[k] = m.Sum.round(out[k] + m.Sum.round(v))
 			}
 		case len(t.Linear) > 0:
-			out[t.Output] = m.Sum.round(out[t.Output] + m.Sum.round(t.Linear[n.Leaf].at(row, n.Value)))
+			out[t.Output] = m.Sum.round(out[t.Output] + m.Sum.round(t.Linear[n.Leaf].at(row, n.Value, m.TinyIsZero)))
 		default:
 			out[t.Output] = m.Sum.round(out[t.Output] + m.Sum.round(n.Value))
 		}
@@ -133,12 +133,15 @@ func (p Precision) round(x float64) float64 {
 }
 
 // at is the leaf's value at a row.
-func (l *LinearLeaf) at(row []float64, fallback float64) float64 {
+func (l *LinearLeaf) at(row []float64, fallback float64, tinyIsZero bool) float64 {
 	sum := l.Constant
 	for i, f := range l.Features {
 		x := row[f]
-		if math.IsNaN(x) || math.IsInf(x, 0) {
+		if math.IsNaN(x) {
 			return fallback
+		}
+		if tinyIsZero && tiny(x) {
+			x = 0
 		}
 		sum += float64(l.Coefficients[i] * x)
 	}

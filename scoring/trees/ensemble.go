@@ -21,6 +21,8 @@ type Ensemble struct {
 
 	// Input says what a number becomes before any node looks at it.
 	Input Precision
+	// TinyIsZero makes 0 of inputs within 1e-35 (as float32) of it, as LightGBM's predictor does.
+	TinyIsZero bool
 	// Sum is the precision of every leaf, addition and division. With Float32 a leaf is rounded
 	// first, as XGBoost stores it.
 	Sum Precision
@@ -110,27 +112,8 @@ const (
 // zeroBorder is LightGBM's kZeroThreshold.
 const zeroBorder = float64(float32(1e-35))
 
-// Set is a set of categories, bit c%32 of Bits[c/32] for category c.
-type Set struct {
-	Bits []uint32
-	// FromZero makes numbers from -1 to 0, both left out, category 0, as a C cast to int does
-	// (LightGBM). Otherwise nothing negative is in the set (XGBoost).
-	FromZero bool
-}
-
-// Has reports whether the integer part of x is in the set. NaN, infinities and what lies outside
-// the bits are not.
-func (s Set) Has(x float64) bool {
-	if !(x < float64(32*len(s.Bits))) || !(x >= 0 || s.FromZero && x > -1) {
-		return false
-	}
-	c := uint(int64(x))
-	return s.Bits[c/32]>>(c%32)&1 != 0
-}
-
 // LinearLeaf is Constant + Σ Coefficients[i]·x[Features[i]], added in that order. When one of those
-// x is NaN or infinite, the node's Value is taken instead. Its inputs are not rounded to
-// Ensemble.Input.
+// x is NaN, the node's Value is taken instead. Its inputs are not rounded to Ensemble.Input.
 type LinearLeaf struct {
 	Constant     float64
 	Features     []int32
@@ -189,6 +172,11 @@ func (e *Ensemble) validate(t *Tree) error {
 	for i, x := range t.Vectors {
 		if !e.Sum.finite(x) {
 			return fmt.Errorf("vector %d of the leaves holds %v, want finite numbers", i/e.Outputs, x)
+		}
+	}
+	for i := range t.Sets {
+		if err := t.Sets[i].validate(); err != nil {
+			return fmt.Errorf("category set %d: %w", i, err)
 		}
 	}
 	for i := range t.Linear {
@@ -275,11 +263,21 @@ func (e *Ensemble) validateLinear(l *LinearLeaf) error {
 	return nil
 }
 
-// next is the child that x goes to; x has the precision of the inputs.
+// input is what nodes compare of a number.
+func (e *Ensemble) input(x float64) float64 {
+	if e.TinyIsZero && tiny(x) {
+		return 0
+	}
+	return e.Input.round(x)
+}
+
+func tiny(x float64) bool { return x >= -zeroBorder && x <= zeroBorder }
+
+// next is the child that x goes to; x is an input as nodes compare it.
 func (t *Tree) next(n *Node, x float64) int32 {
 	left := false
 	switch {
-	case x != x && n.Missing != NaNIsZero, n.Missing == ZeroMissing && x >= -zeroBorder && x <= zeroBorder:
+	case x != x && n.Missing != NaNIsZero, n.Missing == ZeroMissing && tiny(x):
 		left = n.MissingLeft
 	default:
 		if x != x {

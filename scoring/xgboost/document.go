@@ -1,0 +1,298 @@
+package xgboost
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+)
+
+// document is what a model file says, before it is made into an ensemble.
+type document struct {
+	version       string
+	objective     string
+	booster       string
+	baseScore     string
+	features      int
+	classes       int
+	targets       int
+	bestIteration string
+	names         []string
+	kinds         []string         // of the features: "q", "c", "int", …
+	categories    map[int][]string // names of the categories of features that have any
+	described     int              // features that categories were looked at of
+
+	trees         []*tree
+	groups        []int32 // the output of each tree
+	rounds        []int32 // where each round begins, the end of the last one behind; nil: not said
+	parallelTrees int
+	declaredTrees int
+	weightDrop    []float32
+	weights       []float32 // of gblinear
+
+	haveModel, haveWeightDrop bool
+}
+
+// tree holds the arrays of one tree, by node.
+type tree struct {
+	nodes, vector              int
+	left, right, feature       []int32
+	missingLeft                []int32
+	threshold, weights, leaves []float32
+	hessian                    []float32
+	split                      []int32
+	nodesOf, from, sizes, list []int32 // categorical splits: their nodes, and where in list their categories are
+}
+
+// field is a member of an object and what to do with its value.
+type field map[string]func(reader) error
+
+// read walks an object. Fields that are not listed are skipped; a listed one may be there once.
+func (f field) read(r reader) error {
+	seen := make(map[string]bool, len(f))
+	return r.object(func(key []byte) error {
+		do, ok := f[string(key)]
+		name := fmt.Sprintf("%.60q", key)
+		if !ok {
+			if err := r.skip(); err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+			return nil
+		}
+		if seen[string(key)] {
+			return fmt.Errorf("%s is there twice", name)
+		}
+		seen[string(key)] = true
+		if err := do(r); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		return nil
+	})
+}
+
+func (d *document) read(r reader) error {
+	err := field{
+		"version": func(r reader) error {
+			numbers, err := r.integers()
+			for i, n := range numbers {
+				if i > 0 {
+					d.version += "."
+				}
+				if d.version += strconv.Itoa(int(n)); i == 2 {
+					break
+				}
+			}
+			return err
+		},
+		"learner": field{
+			"objective": field{"name": text(&d.objective)}.read,
+			"learner_model_param": field{
+				"base_score":  text(&d.baseScore),
+				"num_feature": count(&d.features),
+				"num_class":   count(&d.classes),
+				"num_target":  count(&d.targets),
+			}.read,
+			"attributes":       field{"best_iteration": text(&d.bestIteration)}.read,
+			"feature_names":    texts(&d.names),
+			"feature_types":    texts(&d.kinds),
+			"gradient_booster": d.readBooster,
+		}.read,
+	}.read(r)
+	if err != nil {
+		return err
+	}
+	return r.end()
+}
+
+func (d *document) readBooster(r reader) error {
+	return field{
+		"name":  text(&d.booster),
+		"model": d.readModel,
+		// Dart up to 3.2 has its trees one level down; up to 3.3 the weights are here.
+		"gbtree":      field{"model": d.readModel}.read,
+		"weight_drop": d.readWeightDrop,
+	}.read(r)
+}
+
+// readModel reads the trees or, of gblinear, the weights.
+func (d *document) readModel(r reader) error {
+	if d.haveModel {
+		return errors.New("a second model in one booster")
+	}
+	d.haveModel = true
+	return field{
+		"gbtree_model_param": field{
+			"num_trees":         count(&d.declaredTrees),
+			"num_parallel_tree": count(&d.parallelTrees),
+		}.read,
+		"trees": func(r reader) error {
+			return r.array(func(i int) error {
+				t := &tree{vector: 1}
+				err := t.read(r)
+				if err == nil {
+					err = t.check()
+				}
+				if err != nil {
+					return fmt.Errorf("tree %d: %w", i, err)
+				}
+				d.trees = append(d.trees, t)
+				return nil
+			})
+		},
+		"tree_info":        integers(&d.groups),
+		"iteration_indptr": integers(&d.rounds),
+		"weight_drop":      d.readWeightDrop, // dart from 3.4
+		"weights":          floats(&d.weights),
+		"cats":             field{"enc": d.readCategories}.read,
+	}.read(r)
+}
+
+func (d *document) readWeightDrop(r reader) error {
+	if d.haveWeightDrop {
+		return errors.New("a second list of weights in one booster")
+	}
+	d.haveWeightDrop = true
+	return floats(&d.weightDrop)(r)
+}
+
+func (t *tree) read(r reader) error {
+	return field{
+		"tree_param": field{
+			"num_nodes":        count(&t.nodes),
+			"size_leaf_vector": count(&t.vector),
+		}.read,
+		"left_children":       integers(&t.left),
+		"right_children":      integers(&t.right),
+		"split_indices":       integers(&t.feature),
+		"default_left":        integers(&t.missingLeft),
+		"split_conditions":    floats(&t.threshold),
+		"base_weights":        floats(&t.weights),
+		"leaf_weights":        floats(&t.leaves),
+		"sum_hessian":         floats(&t.hessian),
+		"split_type":          integers(&t.split),
+		"categories_nodes":    integers(&t.nodesOf),
+		"categories_segments": integers(&t.from),
+		"categories_sizes":    integers(&t.sizes),
+		"categories":          integers(&t.list),
+	}.read(r)
+}
+
+// readCategories reads, for each feature, the categories that a data frame had: texts as one run of
+// bytes with offsets, or integers.
+func (d *document) readCategories(r reader) error {
+	return r.array(func(i int) error {
+		var offsets, values []int32
+		named := false
+		err := field{
+			"offsets": func(r reader) (err error) {
+				named = true
+				offsets, err = r.integers()
+				return err
+			},
+			"values": integers(&values),
+		}.read(r)
+		if err != nil {
+			return fmt.Errorf("feature %d: %w", i, err)
+		}
+		d.described++
+		if d.categories == nil {
+			d.categories = map[int][]string{}
+		}
+		if !named {
+			if len(values) > 0 {
+				d.categories[i] = make([]string, len(values))
+			}
+			for k, v := range values {
+				d.categories[i][k] = strconv.Itoa(int(v))
+			}
+			return nil
+		}
+		run := make([]byte, len(values))
+		for k, v := range values {
+			if v < -128 || v > 255 {
+				return fmt.Errorf("feature %d: %d is not a byte of a category's name", i, v)
+			}
+			run[k] = byte(v)
+		}
+		var names []string
+		if len(offsets) > 1 {
+			names = make([]string, 0, len(offsets)-1)
+		}
+		for k := 1; k < len(offsets); k++ {
+			from, to := offsets[k-1], offsets[k]
+			if from < 0 || from > to || int(to) > len(run) {
+				return fmt.Errorf("feature %d: category %d from byte %d to %d of %d", i, k-1, from, to, len(run))
+			}
+			names = append(names, string(run[from:to]))
+		}
+		if len(names) > 0 {
+			d.categories[i] = names
+		}
+		return nil
+	})
+}
+
+func text(into *string) func(reader) error {
+	return func(r reader) error {
+		b, err := r.text()
+		*into = string(b)
+		return err
+	}
+}
+
+func texts(into *[]string) func(reader) error {
+	return func(r reader) error {
+		return r.array(func(i int) error {
+			b, err := r.text()
+			if err != nil {
+				return fmt.Errorf("element %d: %w", i, err)
+			}
+			if i == MaxFeatures {
+				return fmt.Errorf("more than %d elements", MaxFeatures)
+			}
+			*into = append(*into, string(b))
+			return nil
+		})
+	}
+}
+
+// count reads a number from 0 that XGBoost writes as text.
+func count(into *int) func(reader) error {
+	return func(r reader) error {
+		k, err := r.next()
+		if err != nil {
+			return err
+		}
+		if k != isText {
+			x, err := r.integer()
+			if err == nil && (x < 0 || x > 1<<31-1) {
+				err = fmt.Errorf("%d is not a number from 0 to %d", x, 1<<31-1)
+			}
+			*into = int(x)
+			return err
+		}
+		b, err := r.text()
+		if err != nil {
+			return err
+		}
+		x, err := strconv.ParseUint(string(b), 10, 31)
+		if err != nil {
+			return fmt.Errorf("%.40q is not a number from 0 to %d", b, 1<<31-1)
+		}
+		*into = int(x)
+		return nil
+	}
+}
+
+func integers(into *[]int32) func(reader) error {
+	return func(r reader) (err error) {
+		*into, err = r.integers()
+		return err
+	}
+}
+
+func floats(into *[]float32) func(reader) error {
+	return func(r reader) (err error) {
+		*into, err = r.floats()
+		return err
+	}
+}
