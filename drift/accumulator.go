@@ -31,7 +31,7 @@ func (t *Tally) add(u Tally) {
 	t.Replayed += u.Replayed
 }
 
-// Accumulator counts the events of one partition into the buckets of its event-time window. One goroutine owns it.
+// Accumulator counts the events of one partition into the buckets of its event-time rings. One goroutine owns it.
 //
 // Its life follows the transactions of the partition: Observe for each event of a batch, States before the
 // transaction ends, then Commit or Discard. What was observed is pending until Commit and part of nothing but States.
@@ -42,31 +42,39 @@ type Accumulator struct {
 	window  WindowConfig
 	counter *counter
 	profile *Profile
-	places  int
 	metrics *Metrics // nil: none
 
-	committed ring
-	dropped   []int64 // starts of restored buckets that are outside the window: to be deleted with the next states
+	committed rings
+	dropped   []bucketName // restored buckets that say nothing any more: to be deleted with the next states
 	tally     Tally
 
-	// Pending since the last Commit or Discard. There is at most one delta a bucket of the window.
-	now          int64 // ms; see SetClock
+	// Pending since the last Commit or Discard. There is at most one delta a bucket of the rings.
+	latest       int64 // ms; see SetClock
 	newest       int64 // the newest bucket, pending ones included
+	leaving      []bucketName
 	deltas       []*delta
 	free         []*delta
-	last         *delta // the one that the previous event went into; nil at first
+	last         *delta // the one of the finest ring that an event went into last; nil at first
 	pendingTally Tally
 
 	state   schemas.DriftState // reused by States
-	sum     []uint32           // cells of state
+	sum     *cells             // of state
 	keyText []byte
 }
 
-// delta is what pending events add to one bucket.
+type bucketName struct {
+	level int
+	start int64 // ms
+}
+
+// delta is what pending events add to one bucket, and the committed buckets that fall off their ring into it.
 type delta struct {
+	level      int
 	start, end int64 // ms
-	next       int64 // events with a lower offset are counted
-	cells      []uint32
+	counted    int64 // events with a lower offset are committed already, in this bucket or in one that holds the same time
+	next       int64 // behind the last event of this delta
+	cells      *cells
+	carried    []*bucket
 }
 
 // NewAccumulator returns an empty accumulator. The profile's inputs must be the contract's.
@@ -79,46 +87,44 @@ func NewAccumulator(profile *Profile, contract schemas.Contract, cfg WindowConfi
 		return nil, fmt.Errorf("count drift of %s/%d: %w", source.Topic, source.Partition, err)
 	}
 	a := &Accumulator{
-		source: source, window: cfg, counter: counter, profile: profile, places: profile.places, metrics: metrics,
-		committed: newRing(cfg), newest: noBucket, now: math.MaxInt64 / 2,
-		sum: make([]uint32, profile.places+schemas.DriftGroups),
+		source: source, window: cfg, counter: counter, profile: profile, metrics: metrics,
+		committed: newRings(cfg, profile), newest: noBucket, latest: math.MaxInt64,
+		sum: newCells(profile),
 	}
 	a.state = schemas.DriftState{
-		ModelDigest: source.ModelDigest, Topic: source.Topic, Partition: source.Partition, BucketWidth: cfg.widthSeconds(),
+		ModelDigest: source.ModelDigest, Topic: source.Topic, Partition: source.Partition,
+		SegmentGroups: a.sum.counts[profile.places+schemas.DriftGroups:],
+		Moments:       make([]float64, momentFields*profile.moments),
 	}
 	for i := range profile.Features {
 		f := &profile.Features[i]
 		end := f.first + len(f.Labels)
 		a.state.Features = append(a.state.Features, f.Name)
-		a.state.Counts = append(a.state.Counts, a.sum[f.first:end:end])
+		a.state.Counts = append(a.state.Counts, a.sum.counts[f.first:end:end])
 	}
 	return a, nil
 }
 
 // SetClock tells the time in ms since the epoch that the following events' times are compared with. Until it is called
 // no event is ahead.
-func (a *Accumulator) SetClock(now int64) { a.now = now }
+func (a *Accumulator) SetClock(now int64) { a.latest = now + a.window.Ahead.Milliseconds() }
 
 // Restore takes over the counts of one bucket that an earlier owner of the partition committed. It is called before the
 // first Observe, in any order; of two states of one bucket the one that counted further wins. States of other models,
 // partitions and widths are ignored.
 func (a *Accumulator) Restore(state *schemas.DriftState) error {
+	level := a.window.level(state.BucketWidth)
 	if state.ModelDigest != a.source.ModelDigest || state.Topic != a.source.Topic ||
-		state.Partition != a.source.Partition || state.BucketWidth != a.window.widthSeconds() {
+		state.Partition != a.source.Partition || level < 0 {
 		return nil
 	}
 	if len(a.deltas) > 0 {
 		return fmt.Errorf("restore drift of %s/%d: events are pending", a.source.Topic, a.source.Partition)
 	}
-	if err := checkState(state, a.profile, a.committed.width); err != nil {
+	if err := checkState(state, a.profile, a.committed.levels[level].width); err != nil {
 		return fmt.Errorf("restore drift of %s/%d, bucket %d: %w", a.source.Topic, a.source.Partition, state.BucketStart, err)
 	}
-	if evicted := a.committed.slot(state.BucketStart).start; evicted != noBucket && evicted < state.BucketStart {
-		a.dropped = append(a.dropped, evicted)
-	}
-	if !a.committed.adopt(state, a.places) {
-		a.dropped = append(a.dropped, state.BucketStart)
-	}
+	a.committed.adopt(level, state, func(level int, start int64) { a.dropped = append(a.dropped, bucketName{level, start}) })
 	a.newest = a.committed.newest
 	return nil
 }
@@ -127,105 +133,137 @@ func (a *Accumulator) Restore(state *schemas.DriftState) error {
 // as decoded and the model's probability. Offsets ascend within a transaction. It does not allocate in the steady state.
 func (a *Accumulator) Observe(offset, eventTime int64, key []byte, numbers []float64, categories [][]byte, probability float64) {
 	d := a.last
-	if d == nil || eventTime < d.start || eventTime >= d.end || eventTime > a.now {
+	if d == nil || eventTime < d.start || eventTime >= d.end || eventTime > a.latest {
 		if d = a.deltaOf(eventTime); d == nil {
 			return
 		}
-		a.last = d
+		if d.level == 0 { // a coarser bucket spans times that belong into finer ones
+			a.last = d
+		}
 	}
-	if offset < d.next {
+	if offset < d.counted {
 		a.pendingTally.Replayed++
 		return
 	}
 	d.next = offset + 1
-	a.counter.count(d.cells[:a.places:a.places], numbers, categories, probability)
+	group := noGroup
 	if len(key) > 0 {
-		d.cells[a.places+customerGroup(key)]++
+		group = customerGroup(key)
+		d.cells.counts[a.profile.places+group]++
 	}
+	a.counter.count(d.cells, group, numbers, categories, probability)
 	a.pendingTally.Counted++
 }
 
-// deltaOf finds or makes the delta for an event time; nil if the event is in no bucket of the window, which is counted.
+// deltaOf finds or makes the delta for an event time; nil if the event is in no bucket of the rings, which is counted.
 func (a *Accumulator) deltaOf(eventTime int64) *delta {
 	switch {
 	case eventTime < 0: // Kafka's "no timestamp" is -1
 		a.pendingTally.Untimed++
 		return nil
-	case eventTime > a.now+a.window.Ahead.Milliseconds():
+	case eventTime > a.latest:
 		a.pendingTally.Ahead++
 		return nil
 	}
-	start := align(eventTime, a.committed.width)
-	if a.newest != noBucket && start < a.committed.oldest(a.newest) {
+	if start := align(eventTime, a.window.finest()); start > a.newest {
+		a.advance(start)
+	}
+	level := a.committed.level(eventTime, a.newest)
+	if level < 0 {
 		a.pendingTally.Late++
 		return nil
 	}
-	if start > a.newest {
-		a.newest = start
-		a.dropExpired()
-	}
+	return a.delta(level, eventTime)
+}
+
+// delta finds or makes what is added to the bucket of a level that holds t.
+func (a *Accumulator) delta(level int, t int64) *delta {
+	width := a.committed.levels[level].width
+	start := align(t, width)
 	for _, d := range a.deltas {
-		if d.start == start {
+		if d.start == start && d.level == level {
 			return d
 		}
 	}
-	d := a.newDelta()
-	d.start, d.end, d.next = start, start+a.committed.width, 0
-	if b := a.committed.find(start); b != nil {
-		d.next = b.next
+	var d *delta
+	if n := len(a.free); n > 0 {
+		d = a.free[n-1]
+		a.free = a.free[:n-1]
+		d.cells.reset()
+	} else {
+		d = &delta{cells: newCells(a.profile)}
 	}
+	d.level, d.start, d.end, d.counted, d.next = level, start, start+width, a.committed.counted(t), 0
 	a.deltas = append(a.deltas, d)
 	return d
 }
 
-// dropExpired lets go of deltas that left the window while pending: a backlog can cross many windows in one batch.
-func (a *Accumulator) dropExpired() {
-	oldest := a.committed.oldest(a.newest)
-	kept := a.deltas[:0]
-	for _, d := range a.deltas {
-		if d.start < oldest {
-			a.free = append(a.free, d)
+// advance moves the rings on to a newer bucket. What falls off its ring goes into the coarser bucket around it, and what
+// falls off the last ring is let go.
+func (a *Accumulator) advance(newest int64) {
+	a.newest, a.last = newest, nil
+	for level := range a.committed.levels {
+		l := &a.committed.levels[level]
+		oldest := l.oldest(newest)
+		for i := range l.slots {
+			b := &l.slots[i]
+			if b.start == noBucket || b.start >= oldest || b.leaving {
+				continue
+			}
+			b.leaving = true
+			a.leaving = append(a.leaving, bucketName{level, b.start})
+			if into := a.committed.level(b.start, newest); into >= 0 {
+				d := a.delta(into, b.start)
+				d.carried = append(d.carried, b)
+				d.next, d.counted = max(d.next, b.next), max(d.counted, b.next)
+			}
+		}
+	}
+	for i := 0; i < len(a.deltas); {
+		d := a.deltas[i]
+		if d.start >= a.committed.levels[d.level].oldest(newest) {
+			i++
 			continue
 		}
-		kept = append(kept, d)
+		a.deltas = append(a.deltas[:i], a.deltas[i+1:]...)
+		if into := a.committed.level(d.start, newest); into >= 0 {
+			coarser := a.delta(into, d.start)
+			coarser.cells.add(d.cells)
+			coarser.carried = append(coarser.carried, d.carried...)
+			coarser.next, coarser.counted = max(coarser.next, d.next), max(coarser.counted, d.counted)
+		}
+		a.recycle(d)
 	}
-	a.deltas = kept
-}
-
-func (a *Accumulator) newDelta() *delta {
-	if n := len(a.free); n > 0 {
-		d := a.free[n-1]
-		a.free = a.free[:n-1]
-		clear(d.cells)
-		return d
-	}
-	return &delta{cells: make([]uint32, a.places+schemas.DriftGroups)}
 }
 
 // States shows what the state topic has to hold once the transaction commits: the absolute counts of every bucket that
-// pending events touched, and a nil state for every bucket that left the window, whose record is to be deleted. Key and
-// state are valid during the call only. It may be called again with the same result until Commit or Discard.
+// pending events touched, coarse ones first, and a nil state for every bucket that fell off its ring, whose record is to be
+// deleted. Key and state are valid during the call only. It may be called again with the same result until Commit or
+// Discard.
 func (a *Accumulator) States(emit func(key []byte, state *schemas.DriftState) error) error {
-	for _, d := range a.deltas {
-		copy(a.sum, d.cells)
-		if b := a.committed.find(d.start); b != nil {
-			for i, c := range b.cells {
-				a.sum[i] += c
+	for level := len(a.committed.levels) - 1; level >= 0; level-- {
+		for _, d := range a.deltas {
+			if d.level != level {
+				continue
+			}
+			a.sum.reset()
+			next, absorbed := d.next, a.absorbs(d)
+			if b := a.committed.find(level, d.start); b != nil {
+				a.sum.add(b.cells)
+				next, absorbed = max(next, b.next), max(absorbed, b.absorbed)
+			}
+			a.sum.add(d.cells)
+			for _, b := range d.carried {
+				a.sum.add(b.cells)
+			}
+			if err := a.emit(bucketName{level, d.start}, next, absorbed, &a.state, emit); err != nil {
+				return err
 			}
 		}
-		if err := a.emit(d.start, d.next, &a.state, emit); err != nil {
-			return err
-		}
 	}
-	for _, start := range a.dropped {
-		if err := a.emit(start, 0, nil, emit); err != nil {
-			return err
-		}
-	}
-	oldest := a.committed.oldest(a.newest)
-	for i := range a.committed.slots {
-		if start := a.committed.slots[i].start; start != noBucket && start < oldest {
-			if err := a.emit(start, 0, nil, emit); err != nil {
+	for _, gone := range [][]bucketName{a.dropped, a.leaving} {
+		for _, name := range gone {
+			if err := a.emit(name, 0, 0, nil, emit); err != nil {
 				return err
 			}
 		}
@@ -233,46 +271,69 @@ func (a *Accumulator) States(emit func(key []byte, state *schemas.DriftState) er
 	return nil
 }
 
+// absorbs is the end of what the delta's bucket has taken over from finer ones.
+func (a *Accumulator) absorbs(d *delta) int64 {
+	if d.level == 0 {
+		return 0
+	}
+	return max(0, min(a.committed.levels[d.level-1].oldest(a.newest), d.end))
+}
+
 // Committed shows the absolute counts of every committed bucket; what States said, as of the last Commit. Key and state
 // are valid during the call only.
 func (a *Accumulator) Committed(emit func(key []byte, state *schemas.DriftState) error) error {
-	for i := range a.committed.slots {
-		b := &a.committed.slots[i]
-		if b.start == noBucket {
-			continue
-		}
-		copy(a.sum, b.cells)
-		if err := a.emit(b.start, b.next, &a.state, emit); err != nil {
-			return err
+	for level := range a.committed.levels {
+		for i := range a.committed.levels[level].slots {
+			b := &a.committed.levels[level].slots[i]
+			if b.start == noBucket {
+				continue
+			}
+			a.sum.reset()
+			a.sum.add(b.cells)
+			if err := a.emit(bucketName{level, b.start}, b.next, b.absorbed, &a.state, emit); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
 
 // emit hands out the cells in sum as the state of a bucket, or its deletion if state is nil.
-func (a *Accumulator) emit(start, next int64, state *schemas.DriftState, emit func([]byte, *schemas.DriftState) error) error {
-	a.state.BucketStart, a.state.NextOffset = start, next
-	copy(a.state.Groups[:], a.sum[a.places:])
+func (a *Accumulator) emit(name bucketName, next, absorbed int64, state *schemas.DriftState, emit func([]byte, *schemas.DriftState) error) error {
+	a.state.BucketStart, a.state.NextOffset, a.state.AbsorbedUntil = name.start, next, absorbed
+	a.state.BucketWidth = int32(a.committed.levels[name.level].width / 1000)
+	copy(a.state.Groups[:], a.sum.counts[a.profile.places:])
+	for i := range a.sum.moments {
+		m := &a.sum.moments[i]
+		to := a.state.Moments[i*momentFields:]
+		to[0], to[1], to[2], to[3] = m.Sum, m.Squares, m.Minimum, m.Maximum
+	}
 	a.keyText = a.state.AppendKey(a.keyText[:0])
 	return emit(a.keyText, state)
 }
 
 // Commit makes the pending events part of the committed counts, after the transaction has committed.
 func (a *Accumulator) Commit() {
-	oldest := a.committed.oldest(a.newest)
-	for i := range a.committed.slots {
-		if b := &a.committed.slots[i]; b.start < oldest {
-			b.start = noBucket
+	// Coarse ones first: a bucket that falls off its ring is read before its slot is taken.
+	for level := len(a.committed.levels) - 1; level >= 0; level-- {
+		for _, d := range a.deltas {
+			if d.level != level {
+				continue
+			}
+			b := a.committed.enter(level, d.start)
+			b.cells.add(d.cells)
+			for _, carried := range d.carried {
+				b.cells.add(carried.cells)
+			}
+			b.next, b.absorbed = max(b.next, d.next), max(b.absorbed, a.absorbs(d))
+			if a.metrics != nil {
+				a.metrics.addCounts(d.cells.counts[:a.profile.places])
+			}
 		}
 	}
-	for _, d := range a.deltas {
-		b := a.committed.enter(d.start, len(d.cells))
-		for i, c := range d.cells {
-			b.cells[i] += c
-		}
-		b.next = d.next
-		if a.metrics != nil {
-			a.metrics.addCounts(d.cells[:a.places])
+	for _, name := range a.leaving {
+		if b := a.committed.find(name.level, name.start); b != nil {
+			b.start, b.leaving = noBucket, false
 		}
 	}
 	a.committed.newest = a.newest
@@ -286,15 +347,25 @@ func (a *Accumulator) Commit() {
 
 // Discard forgets the pending events, after the transaction was aborted. They may be shown again.
 func (a *Accumulator) Discard() {
+	for _, name := range a.leaving {
+		a.committed.find(name.level, name.start).leaving = false
+	}
 	a.newest = a.committed.newest
 	a.release()
 }
 
 func (a *Accumulator) release() {
-	a.free = append(a.free, a.deltas...)
-	a.deltas = a.deltas[:0]
+	for _, d := range a.deltas {
+		a.recycle(d)
+	}
+	a.deltas, a.leaving = a.deltas[:0], a.leaving[:0]
 	a.last = nil
 	a.pendingTally = Tally{}
+}
+
+func (a *Accumulator) recycle(d *delta) {
+	d.carried = d.carried[:0]
+	a.free = append(a.free, d)
 }
 
 // Tally is what happened to all events committed since the accumulator was made.
@@ -302,27 +373,11 @@ func (a *Accumulator) Tally() Tally { return a.tally }
 
 // Size is the memory in bytes that the counts of this partition take when every bucket is filled.
 func (a *Accumulator) Size() int {
-	cells := a.places + schemas.DriftGroups
-	return 4 * cells * (len(a.committed.slots) + len(a.deltas) + len(a.free) + 1)
-}
-
-// adopt stores the absolute counts of a state that has been checked. It returns false if the bucket is not in the
-// window; a state that counted less far than the bucket held is ignored.
-func (r *ring) adopt(state *schemas.DriftState, places int) bool {
-	b := r.enter(state.BucketStart, places+schemas.DriftGroups)
-	if b == nil {
-		return false
+	buckets := len(a.deltas) + len(a.free) + 1
+	for i := range a.committed.levels {
+		buckets += len(a.committed.levels[i].slots)
 	}
-	if state.NextOffset < b.next {
-		return true
-	}
-	b.next = state.NextOffset
-	b.cells = b.cells[:0]
-	for _, counts := range state.Counts {
-		b.cells = append(b.cells, counts...)
-	}
-	b.cells = append(b.cells, state.Groups[:]...)
-	return true
+	return buckets * (4*a.profile.cells() + 8*momentFields*a.profile.moments)
 }
 
 // checkState says whether a state has the profile's features and places and counts that can be true.
@@ -334,6 +389,10 @@ func checkState(state *schemas.DriftState, profile *Profile, width int64) error 
 		return fmt.Errorf("next offset %d is negative", state.NextOffset)
 	case len(state.Features) != len(profile.Features) || len(state.Counts) != len(profile.Features):
 		return fmt.Errorf("%d features with %d counts, the profile has %d", len(state.Features), len(state.Counts), len(profile.Features))
+	case len(state.SegmentGroups) != schemas.DriftGroups*profile.segments:
+		return fmt.Errorf("%d groups of segments, the profile has %d segments", len(state.SegmentGroups), profile.segments)
+	case len(state.Moments) != momentFields*profile.moments:
+		return fmt.Errorf("%d moments, the profile has %d numeric features; an older worker counted none", len(state.Moments), profile.moments)
 	}
 	events := uint64(0)
 	for i := range profile.Features {
@@ -344,6 +403,12 @@ func checkState(state *schemas.DriftState, profile *Profile, width int64) error 
 		sum := uint64(0)
 		for _, c := range state.Counts[i] {
 			sum += uint64(c)
+		}
+		if f.Segment != nil {
+			if sum > events {
+				return fmt.Errorf("feature %q counts %d events, there are %d", f.Name, sum, events)
+			}
+			continue
 		}
 		if i > 0 && sum != events {
 			return fmt.Errorf("feature %q counts %d events, the ones before it %d", f.Name, sum, events)

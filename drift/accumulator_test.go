@@ -3,6 +3,7 @@ package drift
 import (
 	"errors"
 	"maps"
+	"math"
 	"slices"
 	"testing"
 	"time"
@@ -38,12 +39,18 @@ func (topic stateTopic) states(t require.TestingT) []*schemas.DriftState {
 	return states
 }
 
+// at names a bucket: its width in seconds and its start.
+type at struct {
+	width int32
+	start int64
+}
+
 // events is how many events the topic holds in each bucket.
-func (topic stateTopic) events(t require.TestingT) map[int64]uint32 {
-	events := make(map[int64]uint32)
+func (topic stateTopic) events(t require.TestingT) map[at]uint32 {
+	events := make(map[at]uint32)
 	for _, state := range topic.states(t) {
 		for _, c := range state.Counts[0] {
-			events[state.BucketStart] += c
+			events[at{state.BucketWidth, state.BucketStart}] += c
 		}
 	}
 	return events
@@ -58,14 +65,14 @@ func observe(a *Accumulator, first int64, n int, eventTime int64) {
 }
 
 func TestPendingEventsCountOnlyAfterCommit(t *testing.T) {
-	a, _, _ := newAccumulator(t, DefaultWindowConfig())
+	a, _, _ := newAccumulator(t, minutes)
 	start := align(hour, minute)
 	observe(a, 0, 3, hour)
 	topic := stateTopic{}
 	require.NoError(t, a.Committed(topic.put))
 	require.Empty(t, topic)
 	require.NoError(t, a.States(topic.put))
-	require.Equal(t, map[int64]uint32{start: 3}, topic.events(t))
+	require.Equal(t, map[at]uint32{{60, start}: 3}, topic.events(t))
 	a.Discard()
 	require.Zero(t, a.Tally())
 
@@ -73,7 +80,7 @@ func TestPendingEventsCountOnlyAfterCommit(t *testing.T) {
 	a.Commit()
 	observe(a, 2, 5, hour+1)
 	require.NoError(t, a.States(topic.put))
-	require.Equal(t, map[int64]uint32{start: 7}, topic.events(t), "states are absolute")
+	require.Equal(t, map[at]uint32{{60, start}: 7}, topic.events(t), "states are absolute")
 	a.Commit()
 	committed := stateTopic{}
 	require.NoError(t, a.Committed(committed.put))
@@ -84,29 +91,59 @@ func TestPendingEventsCountOnlyAfterCommit(t *testing.T) {
 	require.Equal(t, uint32(7), state.Groups[customerGroup([]byte("customer"))])
 }
 
-func TestEventsOutsideTheWindowAreCountedAsSuchAndNowhereElse(t *testing.T) {
-	a, _, _ := newAccumulator(t, DefaultWindowConfig())
-	start := align(hour, minute)
+func TestAnEventIsInTheFinestBucketThatTheRingsHoldForItsTime(t *testing.T) {
+	a, _, _ := newAccumulator(t, minutes)
+	const day = 1440 * minute
+	start, today := align(hour, minute), align(hour, day)
 	a.SetClock(hour)
 	observe(a, 0, 1, hour)
-	observe(a, 1, 1, start-59*minute)                       // late, yet in the ring
-	observe(a, 2, 2, start-59*minute-1)                     // older than the ring
-	observe(a, 4, 4, hour+(5*time.Minute).Milliseconds()+1) // absurd
-	observe(a, 8, 8, -1)                                    // without a timestamp
+	observe(a, 1, 1, start-59*minute)                       // late, yet in the finest ring
+	observe(a, 2, 2, start-59*minute-1)                     // older: into its hour
+	observe(a, 4, 3, align(hour, 60*minute)-23*60*minute-1) // older than the hours: into its day
+	observe(a, 7, 2, today-6*day-1)                         // older than all rings
+	observe(a, 9, 4, hour+(5*time.Minute).Milliseconds()+1) // absurd
+	observe(a, 13, 8, -1)                                   // without a timestamp
 	topic := stateTopic{}
 	require.NoError(t, a.States(topic.put))
 	a.Commit()
-	require.Equal(t, Tally{Counted: 2, Late: 2, Ahead: 4, Untimed: 8}, a.Tally())
-	require.Equal(t, map[int64]uint32{start: 1, start - 59*minute: 1}, topic.events(t))
+	require.Equal(t, Tally{Counted: 7, Late: 2, Ahead: 4, Untimed: 8}, a.Tally())
+	want := map[at]uint32{
+		{60, start}: 1, {60, start - 59*minute}: 1, {3600, align(start-60*minute, 60*minute)}: 2, {86400, today - day}: 3,
+	}
+	require.Equal(t, want, topic.events(t))
 
-	observe(a, 16, 1, hour+(5*time.Minute).Milliseconds()) // as far ahead as skew may be: moves the ring on
+	observe(a, 21, 1, hour+(5*time.Minute).Milliseconds()) // as far ahead as skew may be: moves the ring on
 	require.NoError(t, a.States(topic.put))
 	a.Commit()
-	require.Equal(t, map[int64]uint32{start: 1, start + 5*minute: 1}, topic.events(t), "a bucket that leaves the window is deleted")
+	delete(want, at{60, start - 59*minute})
+	want[at{60, start + 5*minute}] = 1
+	want[at{3600, align(start-59*minute, 60*minute)}]++
+	require.Equal(t, want, topic.events(t), "a bucket that falls off its ring goes into the coarser one")
+}
+
+func TestOnlyBucketsThatChangedAreWritten(t *testing.T) {
+	a, _, _ := newAccumulator(t, minutes)
+	written := func() (keys []string) {
+		require.NoError(t, a.States(func(key []byte, state *schemas.DriftState) error {
+			keys = append(keys, string(key))
+			return nil
+		}))
+		a.Commit()
+		return keys
+	}
+	for n := range int64(120) {
+		observe(a, n, 1, hour+n*minute)
+		written()
+	}
+	observe(a, 120, 1, hour+119*minute)
+	require.Len(t, written(), 1, "an event of the newest minute")
+	observe(a, 121, 1, hour+120*minute)
+	require.Len(t, written(), 3, "a new minute: itself, the hour that takes the oldest one, and the oldest one's deletion")
+	require.Empty(t, written())
 }
 
 func TestAnAbsurdTimeIsRejectedAlsoInABucketThatIsOpen(t *testing.T) {
-	a, _, _ := newAccumulator(t, DefaultWindowConfig())
+	a, _, _ := newAccumulator(t, minutes)
 	a.SetClock(hour)
 	latest := hour + (5 * time.Minute).Milliseconds()
 	require.Equal(t, align(latest, minute), align(latest+1, minute))
@@ -117,7 +154,7 @@ func TestAnAbsurdTimeIsRejectedAlsoInABucketThatIsOpen(t *testing.T) {
 }
 
 func TestAnAbortedBatchDoesNotMoveTheWindow(t *testing.T) {
-	a, _, _ := newAccumulator(t, DefaultWindowConfig())
+	a, _, _ := newAccumulator(t, minutes)
 	observe(a, 0, 1, hour)
 	a.Commit()
 	observe(a, 1, 1, hour+500*minute)
@@ -127,8 +164,8 @@ func TestAnAbortedBatchDoesNotMoveTheWindow(t *testing.T) {
 	require.Equal(t, Tally{Counted: 2}, a.Tally())
 }
 
-func TestRestoredBucketsOutsideTheWindowAreDeleted(t *testing.T) {
-	long, profile, contract := newAccumulator(t, DefaultWindowConfig())
+func TestRestoredBucketsThatFitNoRingAnyMoreAreTakenOverOrDeleted(t *testing.T) {
+	long, profile, contract := newAccumulator(t, minutes)
 	topic := stateTopic{}
 	for n := range int64(60) {
 		observe(long, n, 1, hour+n*minute)
@@ -136,33 +173,23 @@ func TestRestoredBucketsOutsideTheWindowAreDeleted(t *testing.T) {
 	require.NoError(t, long.States(topic.put))
 	states := topic.states(t)
 	require.Len(t, states, 60)
-
-	shorter := DefaultWindowConfig()
-	shorter.Buckets = 10
-	for name, order := range map[string]func([]*schemas.DriftState){
-		"oldest first": func([]*schemas.DriftState) {}, "newest first": slices.Reverse[[]*schemas.DriftState],
-	} {
-		t.Run(name, func(t *testing.T) {
-			order(states)
-			kept := maps.Clone(topic)
-			a, err := NewAccumulator(profile, contract, shorter, source, nil)
-			require.NoError(t, err)
-			for _, state := range states {
-				require.NoError(t, a.Restore(state))
-			}
-			require.NoError(t, a.States(kept.put))
-			a.Commit()
-			require.Len(t, kept, 10)
-			require.Contains(t, kept.events(t), align(hour, minute)+59*minute)
-			again := stateTopic{}
-			require.NoError(t, a.Committed(again.put))
-			require.Equal(t, kept, again)
-		})
+	shorter := WindowConfig{Rings: []RingConfig{{time.Minute, 50}, {time.Hour, 24}}, Horizons: minutes.Horizons}
+	kept := maps.Clone(topic)
+	a, err := NewAccumulator(profile, contract, shorter, source, nil)
+	require.NoError(t, err)
+	for _, state := range states {
+		require.NoError(t, a.Restore(state))
 	}
+	observe(a, 60, 1, hour+60*minute)
+	require.NoError(t, a.States(kept.put))
+	a.Commit()
+	again := stateTopic{}
+	require.NoError(t, a.Committed(again.put))
+	require.Equal(t, kept, again)
 }
 
 func TestReplayedEventsAreCountedOnce(t *testing.T) {
-	a, profile, contract := newAccumulator(t, DefaultWindowConfig())
+	a, profile, contract := newAccumulator(t, minutes)
 	topic := stateTopic{}
 	observe(a, 0, 10, hour)
 	observe(a, 10, 10, hour+minute)
@@ -180,7 +207,7 @@ func TestReplayedEventsAreCountedOnce(t *testing.T) {
 		return topic.put(key, state)
 	}), lost)
 
-	again, err := NewAccumulator(profile, contract, DefaultWindowConfig(), source, nil)
+	again, err := NewAccumulator(profile, contract, minutes, source, nil)
 	require.NoError(t, err)
 	for _, state := range topic.states(t) {
 		require.NoError(t, again.Restore(state))
@@ -190,12 +217,12 @@ func TestReplayedEventsAreCountedOnce(t *testing.T) {
 	require.NoError(t, again.States(topic.put))
 	again.Commit()
 	start := align(hour, minute)
-	require.Equal(t, map[int64]uint32{start: 15, start + minute: 15}, topic.events(t))
+	require.Equal(t, map[at]uint32{{60, start}: 15, {60, start + minute}: 15}, topic.events(t))
 	require.Equal(t, Tally{Counted: 5, Replayed: 5}, again.Tally())
 }
 
 func TestRestoreIgnoresForeignStatesAndRefusesImpossibleOnes(t *testing.T) {
-	a, _, _ := newAccumulator(t, DefaultWindowConfig())
+	a, _, _ := newAccumulator(t, minutes)
 	topic := stateTopic{}
 	observe(a, 0, 3, hour)
 	require.NoError(t, a.States(topic.put))
@@ -203,7 +230,7 @@ func TestRestoreIgnoresForeignStatesAndRefusesImpossibleOnes(t *testing.T) {
 	for name, change := range map[string]func(*schemas.DriftState){
 		"model": func(s *schemas.DriftState) { s.ModelDigest = "sha256:def" },
 		"topic": func(s *schemas.DriftState) { s.Topic = "payments" }, "partition": func(s *schemas.DriftState) { s.Partition++ },
-		"width": func(s *schemas.DriftState) { s.BucketWidth = 3600 },
+		"width": func(s *schemas.DriftState) { s.BucketWidth = 7200 },
 	} {
 		state := topic.states(t)[0]
 		change(state)
@@ -227,7 +254,7 @@ func TestRestoreIgnoresForeignStatesAndRefusesImpossibleOnes(t *testing.T) {
 }
 
 func TestObserveDoesNotAllocate(t *testing.T) {
-	a, _, contract := newAccumulator(t, DefaultWindowConfig())
+	a, _, contract := newAccumulator(t, minutes)
 	rows, probabilities := customers(contract, 100, 3)
 	offset := int64(0)
 	transaction := func() {
@@ -239,7 +266,7 @@ func TestObserveDoesNotAllocate(t *testing.T) {
 		_ = a.States(func([]byte, *schemas.DriftState) error { return nil })
 		a.Commit()
 	}
-	for range 400 { // until every bucket of the ring has been filled
+	for range 400 { // until every bucket of the finest ring has been filled
 		transaction()
 	}
 	require.Zero(t, testing.AllocsPerRun(200, transaction))
@@ -249,10 +276,13 @@ func TestObserveDoesNotAllocate(t *testing.T) {
 func TestStateTopicEqualsARecountAfterCommitsAbortsAndCrashes(t *testing.T) {
 	profile, contract := telcoProfile(t)
 	rows, probabilities := customers(contract, 50, 9)
-	cfg := WindowConfig{Bucket: time.Second, Buckets: 5, Ahead: time.Minute}
+	cfg := WindowConfig{
+		Rings:    []RingConfig{{time.Second, 5}, {5 * time.Second, 3}, {15 * time.Second, 3}},
+		Horizons: []time.Duration{time.Second}, Ahead: time.Minute,
+	}
 	keys := customerKeys(50)
 	rapid.Check(t, func(t *rapid.T) {
-		clock := rapid.Int64Range(0, 3000)
+		clock := rapid.OneOf(rapid.Int64Range(0, 3000), rapid.Int64Range(0, 20_000))
 		var times []int64
 		at := int64(0)
 		for range rapid.IntRange(1, 60).Draw(t, "events") {
@@ -292,9 +322,9 @@ func TestStateTopicEqualsARecountAfterCommitsAbortsAndCrashes(t *testing.T) {
 			}
 			a = start()
 			restored := topic.states(t)
-			for _, i := range rapid.Permutation([]int{0, 1, 2, 3, 4}).Draw(t, "restore order") {
-				if i < len(restored) {
-					require.NoError(t, a.Restore(restored[i]))
+			if len(restored) > 0 {
+				for _, state := range rapid.Permutation(restored).Draw(t, "restore order") {
+					require.NoError(t, a.Restore(state))
 				}
 			}
 		}
@@ -310,11 +340,15 @@ func TestStateTopicEqualsARecountAfterCommitsAbortsAndCrashes(t *testing.T) {
 			expected := want.states(t)[i]
 			require.Equal(t, expected.Counts, state.Counts)
 			require.Equal(t, expected.Groups, state.Groups)
+			require.Equal(t, expected.NextOffset, state.NextOffset)
+			for m, moment := range expected.Moments { // of which sums are rounded in another order
+				require.True(t, moment == state.Moments[m] || math.Abs(moment-state.Moments[m]) <= 1e-9*math.Abs(moment))
+			}
 		}
 	})
 }
 
 func TestPartitionStaysSmall(t *testing.T) {
-	a, _, _ := newAccumulator(t, DefaultWindowConfig())
+	a, _, _ := newAccumulator(t, minutes)
 	require.Less(t, a.Size(), 300<<10)
 }

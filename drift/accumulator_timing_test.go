@@ -11,7 +11,7 @@ import (
 
 // An event of 20 features, the score included, in transactions of 1,000.
 func BenchmarkObserve(b *testing.B) {
-	a, _, contract := newAccumulator(b, DefaultWindowConfig())
+	a, _, contract := newAccumulator(b, minutes)
 	rows, probabilities := customers(contract, 1000, 8)
 	keys := customerKeys(1000)
 	b.ReportAllocs()
@@ -30,7 +30,7 @@ func BenchmarkObserve(b *testing.B) {
 
 // The part of a transaction that does not depend on its events: states out, counts in.
 func BenchmarkStatesAndCommit(b *testing.B) {
-	a, _, contract := newAccumulator(b, DefaultWindowConfig())
+	a, _, contract := newAccumulator(b, minutes)
 	rows, probabilities := customers(contract, 1, 8)
 	numbers, categories := rows.Row(0)
 	var value []byte
@@ -49,7 +49,7 @@ func BenchmarkStatesAndCommit(b *testing.B) {
 
 // 100 partitions, 20 features, the whole window filled.
 func BenchmarkEvaluate(b *testing.B) {
-	a, profile, contract := newAccumulator(b, DefaultWindowConfig())
+	a, profile, contract := newAccumulator(b, minutes)
 	population := newPopulation(b, profile)
 	rows, probabilities := customers(contract, 6000, 8)
 	keys := customerKeys(6000)
@@ -67,7 +67,7 @@ func BenchmarkEvaluate(b *testing.B) {
 	watermark, _ := population.Watermark()
 	b.ReportAllocs()
 	for b.Loop() {
-		population.Evaluate(watermark - 1)
+		population.Evaluate(watermark-1, nil)
 	}
 }
 
@@ -80,9 +80,7 @@ func customerKeys(n int) [][]byte {
 }
 
 func newPopulation(t require.TestingT, profile *Profile) *Population {
-	rule, err := NewRelevantShift(DefaultRelevantShiftConfig())
-	require.NoError(t, err)
-	p, err := NewPopulation(profile, source.ModelDigest, DefaultPopulationConfig(), rule)
+	p, err := NewPopulation(profile, source.ModelDigest, DefaultPopulationConfig(), DefaultRuleConfig())
 	require.NoError(t, err)
 	return p
 }

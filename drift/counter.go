@@ -16,6 +16,41 @@ type counter struct {
 	categories []categoryColumn
 	booleans   []booleanColumn
 	score      numberColumn
+	decision   int // first place, -1: none
+	threshold  float64
+	segments   []segmentColumn
+}
+
+// cells are the counts of one bucket, or of what is to be added to it: one a place of the profile, then one a customer
+// group, then one a customer group of each segment; and the moments of each numeric feature.
+type cells struct {
+	counts  []uint32
+	moments []Moments
+}
+
+func newCells(p *Profile) *cells {
+	c := &cells{counts: make([]uint32, p.cells()), moments: make([]Moments, p.moments)}
+	c.reset()
+	return c
+}
+
+// cells is the number of counts of a bucket.
+func (p *Profile) cells() int { return p.places + schemas.DriftGroups*(1+p.segments) }
+
+func (c *cells) reset() {
+	clear(c.counts)
+	for i := range c.moments {
+		c.moments[i] = noMoments()
+	}
+}
+
+func (c *cells) add(other *cells) {
+	for i, n := range other.counts {
+		c.counts[i] += n
+	}
+	for i := range other.moments {
+		c.moments[i].merge(&other.moments[i])
+	}
 }
 
 // smallThresholds is the number of thresholds that the unrolled search takes: up to 14 bins.
@@ -24,6 +59,8 @@ const smallThresholds = 15
 type numberColumn struct {
 	column, first int
 	missing       int // place, counted from the profile's first
+	moment        int
+	centre        float64
 	// thresholds in ascending order: the largest float below the minimum, the edges, the maximum. How many of them are
 	// below a value is its place. Padded with the largest integer, which no float reaches.
 	small *[smallThresholds + 1]uint64 // nil if there are more
@@ -39,17 +76,26 @@ type categoryColumn struct {
 
 type booleanColumn struct{ column, first int }
 
+// segmentColumn counts the score again for the events of some categories of an input.
+type segmentColumn struct {
+	column int
+	index  *schemas.CategoryIndex
+	parts  []segmentPart // of each position of index
+}
+
+type segmentPart struct{ first, groups int } // of the places and of the customer groups, in cells
+
 // newCounter joins the profile with the contract by name.
 func newCounter(p *Profile, contract schemas.Contract) (*counter, error) {
-	if len(p.Features) != len(contract.Inputs)+1 {
-		return nil, fmt.Errorf("the profile has %d inputs and the score, the contract %d inputs; profile and model must come from the same artefact", len(p.Features)-1, len(contract.Inputs))
+	if p.inputs != len(contract.Inputs) {
+		return nil, fmt.Errorf("the profile has %d inputs and the score, the contract %d inputs; profile and model must come from the same artefact", p.inputs, len(contract.Inputs))
 	}
-	c := &counter{}
+	c := &counter{decision: -1}
 	columns := make(map[string]int, len(contract.Inputs))
 	for i, input := range contract.Inputs {
 		columns[input.Name] = i
 	}
-	for i := range p.Features[:len(p.Features)-1] {
+	for i := range p.Features[:p.inputs] {
 		f := &p.Features[i]
 		column, found := columns[f.Name]
 		if !found {
@@ -71,8 +117,37 @@ func newCounter(p *Profile, contract schemas.Contract) (*counter, error) {
 			c.numbers = append(c.numbers, newNumberColumn(f, column))
 		}
 	}
-	c.score = newNumberColumn(&p.Features[len(p.Features)-1], -1)
-	return c, nil
+	c.score = newNumberColumn(&p.Features[p.inputs], -1)
+	if at := p.inputs + 1; at < len(p.Features) && p.Features[at].decision {
+		c.decision, c.threshold = p.Features[at].first, *p.Threshold
+	}
+	return c, c.segment(p, columns)
+}
+
+// segment joins the segments of one input into one column.
+func (c *counter) segment(p *Profile, columns map[string]int) error {
+	groups := p.places + schemas.DriftGroups
+	var categories []string
+	for i := range p.Features {
+		f := &p.Features[i]
+		if f.Segment == nil {
+			continue
+		}
+		column := columns[f.Segment.Input]
+		if n := len(c.segments); n == 0 || c.segments[n-1].column != column {
+			c.segments = append(c.segments, segmentColumn{column: column})
+			categories = nil
+		}
+		s := &c.segments[len(c.segments)-1]
+		s.parts = append(s.parts, segmentPart{first: f.first, groups: groups})
+		groups += schemas.DriftGroups
+		categories = append(categories, f.Segment.Category)
+		var err error
+		if s.index, err = schemas.NewCategoryIndex(categories); err != nil {
+			return fmt.Errorf("the profile's feature %q: %w", f.Name, err)
+		}
+	}
+	return nil
 }
 
 func newNumberColumn(f *Feature, column int) numberColumn {
@@ -81,7 +156,7 @@ func newNumberColumn(f *Feature, column int) numberColumn {
 		thresholds = append(thresholds, orderedBits(edge))
 	}
 	thresholds = append(thresholds, orderedBits(f.Maximum))
-	c := numberColumn{column: column, first: f.first, missing: f.first + len(thresholds) + 1}
+	c := numberColumn{column: column, first: f.first, missing: f.first + len(thresholds) + 1, moment: f.moment, centre: f.centre}
 	if len(thresholds) <= smallThresholds {
 		c.small = new([smallThresholds + 1]uint64)
 		for i := range c.small {
@@ -116,13 +191,42 @@ func newCategoryColumn(f *Feature, column int) (categoryColumn, error) {
 	return c, nil
 }
 
-// count adds one event to counts, which has the profile's places. It does not allocate.
-func (c *counter) count(counts []uint32, numbers []float64, categories [][]byte, probability float64) {
+// noGroup is the group of an event without a customer.
+const noGroup = -1
+
+// count adds one event of a customer group to cells of the counter's profile. It does not allocate.
+func (c *counter) count(into *cells, group int, numbers []float64, categories [][]byte, probability float64) {
+	counts := into.counts
 	for i := range c.numbers {
 		column := &c.numbers[i]
-		counts[column.place(numbers[column.column])]++
+		v := numbers[column.column]
+		counts[column.place(v)]++
+		if v == v {
+			into.moments[column.moment].observe(v, column.centre)
+		}
 	}
-	counts[c.score.place(probability)]++
+	score := c.score.place(probability)
+	counts[score]++
+	into.moments[c.score.moment].observe(probability, c.score.centre)
+	if c.decision >= 0 {
+		place := c.decision
+		if probability >= c.threshold {
+			place++
+		}
+		counts[place]++
+	}
+	for i := range c.segments {
+		column := &c.segments[i]
+		if v := categories[column.column]; v != nil {
+			if at := column.index.Lookup(v); at < len(column.parts) {
+				part := column.parts[at]
+				counts[part.first+score-c.score.first]++
+				if group != noGroup {
+					counts[part.groups+group]++
+				}
+			}
+		}
+	}
 	for i := range c.categories {
 		column := &c.categories[i]
 		counts[column.place(categories[column.column])]++

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strconv"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -16,9 +18,12 @@ type Metrics struct {
 	rejected map[string]prometheus.Counter
 	replayed prometheus.Counter
 
-	psi, critical, pValue, raised []prometheus.Gauge   // one a feature
-	states                        [][]prometheus.Gauge // one a feature and state
-	windowEvents, effective, end  prometheus.Gauge
+	psi, evidence, visible  [][]prometheus.Gauge // one a feature and horizon
+	raised, effect, mean    []prometheus.Gauge   // one a feature
+	missing, unseen         []prometheus.Gauge   // one a feature
+	states                  [][]prometheus.Gauge // one a feature and state
+	windowEvents, effective []prometheus.Gauge   // one a horizon
+	end, needed             prometheus.Gauge
 }
 
 // Reasons for which an event is in no bucket at all.
@@ -27,9 +32,9 @@ const (
 	rejectedUntimed = "untimed"
 )
 
-// NewMetrics registers the collectors of a profile with reg. Every series exists at once, with 0 where it counts, so
-// that a rate sees the first event.
-func NewMetrics(reg prometheus.Registerer, profile *Profile) (*Metrics, error) {
+// NewMetrics registers the collectors of a profile and of windows of such horizons with reg. Every series exists at once,
+// with 0 where it counts, so that a rate sees the first event.
+func NewMetrics(reg prometheus.Registerer, profile *Profile, horizons []time.Duration) (*Metrics, error) {
 	gauge := func(name, help string, labels ...string) *prometheus.GaugeVec {
 		return prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: help}, labels)
 	}
@@ -51,14 +56,19 @@ func NewMetrics(reg prometheus.Registerer, profile *Profile) (*Metrics, error) {
 	})
 	ratio := gauge("churnstream_reference_bin_ratio", "Smoothed share of the reference population, by feature and place.", "feature", "bin")
 	reference := gauge("churnstream_reference_events", "Rows of the reference population.")
-	psi := gauge("churnstream_drift_psi", "Population stability index against the reference, NaN while there is too little data.", "feature")
-	critical := gauge("churnstream_drift_psi_critical", "PSI from which on the feature is drifting at this sample size, NaN while there is too little data.", "feature")
-	pValue := gauge("churnstream_drift_p_value", "Probability of the PSI if the population had not moved.", "feature")
-	state := gauge("churnstream_drift_state", "1 for the state the feature is in: ok, drifting or insufficient_data.", "feature", "state")
+	psi := gauge("churnstream_drift_psi", "Population stability index against the reference, NaN while nothing can be said.", "feature", "horizon")
+	evidence := gauge("churnstream_drift_evidence_nats", "Evidence that the population is relevantly away from the reference, NaN while nothing can be said.", "feature", "horizon")
+	visible := gauge("churnstream_drift_psi_visible", "Smallest PSI that would raise an alarm with the customers of the window, NaN while nothing can be said.", "feature", "horizon")
+	needed := gauge("churnstream_drift_evidence_needed_nats", "Evidence that raises an alarm: the yearly budget of false ones, shared over everything asked.")
+	state := gauge("churnstream_drift_state", "1 for the state that the feature is in.", "feature", "state")
 	raised := gauge("churnstream_drift_alarm_raised", "1 while the drift alarm of the feature is raised.", "feature")
-	windowEvents := gauge("churnstream_drift_window_events", "Events in the evaluated window.")
-	effective := gauge("churnstream_drift_window_effective_customers", "Independent customers that the events of the evaluated window are worth.")
-	end := gauge("churnstream_drift_window_end_seconds", "Event time at which the evaluated window ends, in seconds since 1970.")
+	effect := gauge("churnstream_drift_effect", "What the feature's shift does to the mean log-odds of the scores; 0 where contributions are not known.", "feature")
+	mean := gauge("churnstream_drift_mean", "Mean of a numeric feature in the window that its state stands on.", "feature")
+	missing := gauge("churnstream_drift_missing_ratio", "Share of events without a value in the window that the feature's state stands on.", "feature")
+	unseen := gauge("churnstream_drift_unseen_ratio", "Share of categories that the reference does not hold, or of numbers outside its range, in the same window.", "feature")
+	windowEvents := gauge("churnstream_drift_window_events", "Events in the evaluated window.", "horizon")
+	effective := gauge("churnstream_drift_window_effective_customers", "Independent customers that the events of the evaluated window are worth.", "horizon")
+	end := gauge("churnstream_drift_window_end_seconds", "Event time at which the evaluated windows end, in seconds since 1970.")
 
 	m := &Metrics{
 		late: late, replayed: replayed,
@@ -66,7 +76,17 @@ func NewMetrics(reg prometheus.Registerer, profile *Profile) (*Metrics, error) {
 			rejectedAhead:   rejected.WithLabelValues(rejectedAhead),
 			rejectedUntimed: rejected.WithLabelValues(rejectedUntimed),
 		},
-		windowEvents: windowEvents.WithLabelValues(), effective: effective.WithLabelValues(), end: end.WithLabelValues(),
+		end: end.WithLabelValues(), needed: needed.WithLabelValues(),
+	}
+	for _, h := range horizons {
+		m.windowEvents = append(m.windowEvents, windowEvents.WithLabelValues(HorizonLabel(h)))
+		m.effective = append(m.effective, effective.WithLabelValues(HorizonLabel(h)))
+	}
+	byHorizon := func(v *prometheus.GaugeVec, feature string) (gauges []prometheus.Gauge) {
+		for _, h := range horizons {
+			gauges = append(gauges, v.WithLabelValues(feature, HorizonLabel(h)))
+		}
+		return gauges
 	}
 	reference.WithLabelValues().Set(float64(profile.Events))
 	for i := range profile.Features {
@@ -75,10 +95,14 @@ func NewMetrics(reg prometheus.Registerer, profile *Profile) (*Metrics, error) {
 			m.counts = append(m.counts, events.WithLabelValues(f.Name, label))
 			ratio.WithLabelValues(f.Name, label).Set(f.Shares[place])
 		}
-		m.psi = append(m.psi, psi.WithLabelValues(f.Name))
-		m.critical = append(m.critical, critical.WithLabelValues(f.Name))
-		m.pValue = append(m.pValue, pValue.WithLabelValues(f.Name))
+		m.psi = append(m.psi, byHorizon(psi, f.Name))
+		m.evidence = append(m.evidence, byHorizon(evidence, f.Name))
+		m.visible = append(m.visible, byHorizon(visible, f.Name))
 		m.raised = append(m.raised, raised.WithLabelValues(f.Name))
+		m.effect = append(m.effect, effect.WithLabelValues(f.Name))
+		m.mean = append(m.mean, mean.WithLabelValues(f.Name))
+		m.missing = append(m.missing, missing.WithLabelValues(f.Name))
+		m.unseen = append(m.unseen, unseen.WithLabelValues(f.Name))
 		var states []prometheus.Gauge
 		for _, s := range States() {
 			states = append(states, state.WithLabelValues(f.Name, string(s)))
@@ -88,7 +112,8 @@ func NewMetrics(reg prometheus.Registerer, profile *Profile) (*Metrics, error) {
 	m.Forget()
 	var faults []error
 	for _, c := range []prometheus.Collector{
-		events, late, rejected, replayed, ratio, reference, psi, critical, pValue, state, raised, windowEvents, effective, end,
+		events, late, rejected, replayed, ratio, reference, psi, evidence, visible, needed, state, raised, effect, mean, missing, unseen,
+		windowEvents, effective, end,
 	} {
 		if err := reg.Register(c); err != nil {
 			faults = append(faults, err)
@@ -102,10 +127,18 @@ func NewMetrics(reg prometheus.Registerer, profile *Profile) (*Metrics, error) {
 
 // Report shows an evaluation and which alarms are raised after it.
 func (m *Metrics) Report(evaluation Evaluation, alarms *Alarms) {
-	m.windowEvents.Set(float64(evaluation.Window.Events))
-	m.effective.Set(evaluation.Window.EffectiveCustomers())
-	m.end.Set(float64(evaluation.Window.End) / 1000)
-	for i, f := range evaluation.Findings {
+	for h, w := range evaluation.Windows {
+		m.windowEvents[h].Set(float64(w.Events))
+		m.effective[h].Set(w.EffectiveCustomers())
+	}
+	m.end.Set(float64(evaluation.End) / 1000)
+	m.needed.Set(alarms.rule.Needed)
+	for i := range evaluation.Findings {
+		f := &evaluation.Findings[i]
+		for h := range f.Judgements {
+			j := &f.Judgements[h]
+			m.setHorizon(i, h, j.PSI, j.Evidence, j.Visible)
+		}
 		m.setFeature(i, f)
 		m.raised[i].Set(oneIf(alarms.Raised(f.Feature)))
 	}
@@ -113,21 +146,50 @@ func (m *Metrics) Report(evaluation Evaluation, alarms *Alarms) {
 
 // Forget shows that nothing is evaluated here, as at the start: another worker may be doing it.
 func (m *Metrics) Forget() {
-	m.windowEvents.Set(0)
-	m.effective.Set(0)
+	for h := range m.windowEvents {
+		m.windowEvents[h].Set(0)
+		m.effective[h].Set(0)
+	}
 	m.end.Set(0)
+	m.needed.Set(math.NaN())
+	nan := math.NaN()
 	for i := range m.psi {
-		m.setFeature(i, Finding{PSI: math.NaN(), Critical: math.NaN(), PValue: math.NaN(), State: StateInsufficientData})
+		for h := range m.psi[i] {
+			m.setHorizon(i, h, nan, nan, nan)
+		}
+		m.setFeature(i, &Finding{State: StateInsufficientData, Summary: Summary{Mean: nan, MissingShare: nan, UnseenShare: nan}})
 		m.raised[i].Set(0)
 	}
 }
 
-func (m *Metrics) setFeature(i int, f Finding) {
-	m.psi[i].Set(f.PSI)
-	m.critical[i].Set(f.Critical)
-	m.pValue[i].Set(f.PValue)
+func (m *Metrics) setHorizon(i, h int, psi, evidence, visible float64) {
+	m.psi[i][h].Set(psi)
+	m.evidence[i][h].Set(evidence)
+	m.visible[i][h].Set(visible)
+}
+
+func (m *Metrics) setFeature(i int, f *Finding) {
+	m.effect[i].Set(f.Effect)
+	m.mean[i].Set(f.Summary.Mean)
+	m.missing[i].Set(f.Summary.MissingShare)
+	m.unseen[i].Set(f.Summary.UnseenShare)
 	for s, state := range States() {
 		m.states[i][s].Set(oneIf(f.State == state))
+	}
+}
+
+// HorizonLabel writes a length of time as people do: 10m, 1h, 7d.
+func HorizonLabel(d time.Duration) string {
+	const day = 24 * time.Hour
+	switch {
+	case d%day == 0:
+		return strconv.FormatInt(int64(d/day), 10) + "d"
+	case d%time.Hour == 0:
+		return strconv.FormatInt(int64(d/time.Hour), 10) + "h"
+	case d%time.Minute == 0:
+		return strconv.FormatInt(int64(d/time.Minute), 10) + "m"
+	default:
+		return d.String()
 	}
 }
 

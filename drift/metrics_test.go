@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
@@ -15,7 +16,7 @@ import (
 func TestMetricsStartAtZeroAndFollowCommits(t *testing.T) {
 	profile, contract := telcoProfile(t)
 	registry := prometheus.NewPedanticRegistry()
-	m, err := NewMetrics(registry, profile)
+	m, err := NewMetrics(registry, profile, minutes.Horizons)
 	require.NoError(t, err)
 	n, err := testutil.GatherAndCount(registry, "churnstream_feature_bin_events_total")
 	require.NoError(t, err)
@@ -24,7 +25,7 @@ func TestMetricsStartAtZeroAndFollowCommits(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, profile.Places(), n)
 
-	a, err := NewAccumulator(profile, contract, DefaultWindowConfig(), source, m)
+	a, err := NewAccumulator(profile, contract, minutes, source, m)
 	require.NoError(t, err)
 	a.SetClock(hour)
 	observe(a, 0, 5, hour)
@@ -43,7 +44,7 @@ churnstream_feature_bin_events_total{bin="true",feature="boolean_0"} 0
 	require.NoError(t, testutil.GatherAndCompare(only("boolean_0"), strings.NewReader(booleans(0)), "churnstream_feature_bin_events_total"))
 	a.Discard()
 	observe(a, 0, 5, hour)
-	observe(a, 5, 2, hour-100*minute)
+	observe(a, 5, 2, hour-10_000*minute)
 	observe(a, 7, 3, hour+100*minute)
 	observe(a, 10, 4, -1)
 	a.Commit()
@@ -65,52 +66,60 @@ churnstream_reference_events 5000
 func TestMetricsReportAnEvaluation(t *testing.T) {
 	profile, _ := telcoProfile(t)
 	registry := prometheus.NewPedanticRegistry()
-	m, err := NewMetrics(registry, profile)
+	m, err := NewMetrics(registry, profile, []time.Duration{time.Hour})
 	require.NoError(t, err)
 	only := prometheus.GathererFunc(func() ([]*dto.MetricFamily, error) { return gatherFeature(registry, "number_0") })
-	alarms := newAlarms(t, AlarmConfig{Hold: 1, ClearHold: 1, TopBins: 1})
-	evaluation := found(0, 0.3)
+	alarms := newAlarms(t, AlarmConfig{ClearHold: 1, TopBins: 1})
+	evaluation := found(t, 0, 0.3)
 	alarms.Step(0, evaluation)
 	m.Report(evaluation, alarms)
 	require.NoError(t, testutil.GatherAndCompare(only, strings.NewReader(`
 # HELP churnstream_drift_alarm_raised 1 while the drift alarm of the feature is raised.
 # TYPE churnstream_drift_alarm_raised gauge
 churnstream_drift_alarm_raised{feature="number_0"} 1
-# HELP churnstream_drift_psi Population stability index against the reference, NaN while there is too little data.
+# HELP churnstream_drift_evidence_nats Evidence that the population is relevantly away from the reference, NaN while nothing can be said.
+# TYPE churnstream_drift_evidence_nats gauge
+churnstream_drift_evidence_nats{feature="number_0",horizon="1h"} 20
+# HELP churnstream_drift_psi Population stability index against the reference, NaN while nothing can be said.
 # TYPE churnstream_drift_psi gauge
-churnstream_drift_psi{feature="number_0"} 0.3
-# HELP churnstream_drift_psi_critical PSI from which on the feature is drifting at this sample size, NaN while there is too little data.
-# TYPE churnstream_drift_psi_critical gauge
-churnstream_drift_psi_critical{feature="number_0"} 0.2
-# HELP churnstream_drift_state 1 for the state the feature is in: ok, drifting or insufficient_data.
+churnstream_drift_psi{feature="number_0",horizon="1h"} 0.3
+# HELP churnstream_drift_psi_visible Smallest PSI that would raise an alarm with the customers of the window, NaN while nothing can be said.
+# TYPE churnstream_drift_psi_visible gauge
+churnstream_drift_psi_visible{feature="number_0",horizon="1h"} 0.2
+# HELP churnstream_drift_state 1 for the state that the feature is in.
 # TYPE churnstream_drift_state gauge
 churnstream_drift_state{feature="number_0",state="drifting"} 1
+churnstream_drift_state{feature="number_0",state="dominated"} 0
 churnstream_drift_state{feature="number_0",state="insufficient_data"} 0
+churnstream_drift_state{feature="number_0",state="insufficient_reference"} 0
 churnstream_drift_state{feature="number_0",state="ok"} 0
-`), "churnstream_drift_alarm_raised", "churnstream_drift_psi", "churnstream_drift_psi_critical", "churnstream_drift_state"))
+`), "churnstream_drift_alarm_raised", "churnstream_drift_evidence_nats", "churnstream_drift_psi", "churnstream_drift_psi_visible", "churnstream_drift_state"))
 	require.NoError(t, testutil.GatherAndCompare(registry, strings.NewReader(`
 # HELP churnstream_drift_window_effective_customers Independent customers that the events of the evaluated window are worth.
 # TYPE churnstream_drift_window_effective_customers gauge
-churnstream_drift_window_effective_customers 800
+churnstream_drift_window_effective_customers{horizon="1h"} 1000
 # HELP churnstream_drift_window_events Events in the evaluated window.
 # TYPE churnstream_drift_window_events gauge
-churnstream_drift_window_events 1000
+churnstream_drift_window_events{horizon="1h"} 1000
 `), "churnstream_drift_window_effective_customers", "churnstream_drift_window_events"))
+	for length, want := range map[time.Duration]string{10 * time.Minute: "10m", time.Hour: "1h", 24 * time.Hour: "1d", 90 * time.Minute: "90m", 10 * time.Second: "10s"} {
+		require.Equal(t, want, HorizonLabel(length))
+	}
 }
 
 func TestMetricsRefuseASecondRegistration(t *testing.T) {
 	profile, _ := telcoProfile(t)
 	registry := prometheus.NewRegistry()
-	_, err := NewMetrics(registry, profile)
+	_, err := NewMetrics(registry, profile, minutes.Horizons)
 	require.NoError(t, err)
-	_, err = NewMetrics(registry, profile)
+	_, err = NewMetrics(registry, profile, minutes.Horizons)
 	require.ErrorContains(t, err, "register drift metrics")
 }
 
 func TestMetricNamesAndHelpFollowTheConventions(t *testing.T) {
 	profile, _ := telcoProfile(t)
 	registry := prometheus.NewRegistry()
-	_, err := NewMetrics(registry, profile)
+	_, err := NewMetrics(registry, profile, minutes.Horizons)
 	require.NoError(t, err)
 	problems, err := testutil.GatherAndLint(registry)
 	require.NoError(t, err)

@@ -3,14 +3,14 @@ package drift
 import (
 	"errors"
 	"fmt"
-	"math"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/churnstream/churnstream/schemas"
 )
 
-// PopulationConfig says which buckets make the evaluated window.
+// PopulationConfig says which buckets make the evaluated windows.
 type PopulationConfig struct {
 	Window WindowConfig
 	// Idle is how far a partition's newest event may lie behind the newest of all before the watermark stops waiting
@@ -18,9 +18,9 @@ type PopulationConfig struct {
 	Idle time.Duration
 }
 
-// DefaultPopulationConfig is the default window, waiting five minutes for slow partitions.
+// DefaultPopulationConfig is the default window of minutes, waiting five minutes for slow partitions.
 func DefaultPopulationConfig() PopulationConfig {
-	return PopulationConfig{Window: DefaultWindowConfig(), Idle: 5 * time.Minute}
+	return PopulationConfig{Window: DefaultWindowConfig(time.Minute), Idle: 5 * time.Minute}
 }
 
 // Validate reports all faults at once.
@@ -37,10 +37,10 @@ type Population struct {
 	profile *Profile
 	digest  string
 	cfg     PopulationConfig
-	rule    Rule
+	rule    *Rule
 
 	mu         sync.Mutex
-	partitions map[sourcePartition]*ring
+	partitions map[sourcePartition]*rings
 }
 
 type sourcePartition struct {
@@ -49,23 +49,32 @@ type sourcePartition struct {
 }
 
 // NewPopulation returns an empty population of the model with the given digest.
-func NewPopulation(profile *Profile, modelDigest string, cfg PopulationConfig, rule Rule) (*Population, error) {
+func NewPopulation(profile *Profile, modelDigest string, cfg PopulationConfig, rule RuleConfig) (*Population, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
+	judge, err := NewRule(rule, Questions{Features: len(profile.Features), Horizons: len(cfg.Window.Horizons), Every: cfg.Window.Rings[0].Width})
+	if err != nil {
+		return nil, err
+	}
 	return &Population{
-		profile: profile, digest: modelDigest, cfg: cfg, rule: rule,
-		partitions: make(map[sourcePartition]*ring),
+		profile: profile, digest: modelDigest, cfg: cfg, rule: judge,
+		partitions: make(map[sourcePartition]*rings),
 	}, nil
 }
 
+// Rule is what the population is judged by.
+func (p *Population) Rule() *Rule { return p.rule }
+
 // Apply takes over the absolute counts of one bucket of one partition. Order does not matter: of two states of one
-// bucket the one that counted further wins. States of other models and widths are ignored.
+// bucket the one that counted further wins, and a bucket that a coarser one has absorbed is let go. States of other
+// models and widths are ignored.
 func (p *Population) Apply(state *schemas.DriftState) error {
-	if state.ModelDigest != p.digest || state.BucketWidth != p.cfg.Window.widthSeconds() {
+	level := p.cfg.Window.level(state.BucketWidth)
+	if state.ModelDigest != p.digest || level < 0 {
 		return nil
 	}
-	if err := checkState(state, p.profile, p.cfg.Window.widthMillis()); err != nil {
+	if err := checkState(state, p.profile, p.cfg.Window.Rings[level].Width.Milliseconds()); err != nil {
 		return fmt.Errorf("merge drift of %s/%d, bucket %d: %w", state.Topic, state.Partition, state.BucketStart, err)
 	}
 	p.mu.Lock()
@@ -73,11 +82,11 @@ func (p *Population) Apply(state *schemas.DriftState) error {
 	at := sourcePartition{state.Topic, state.Partition}
 	r := p.partitions[at]
 	if r == nil {
-		fresh := newRing(p.cfg.Window)
+		fresh := newRings(p.cfg.Window, p.profile)
 		r = &fresh
 		p.partitions[at] = r
 	}
-	r.adopt(state, p.profile.places)
+	r.adopt(level, state, func(int, int64) {})
 	return nil
 }
 
@@ -86,11 +95,6 @@ func (p *Population) Apply(state *schemas.DriftState) error {
 func (p *Population) Watermark() (int64, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	start, found := p.newestLocked()
-	return start + p.cfg.Window.widthMillis(), found
-}
-
-func (p *Population) newestLocked() (int64, bool) {
 	latest := int64(noBucket)
 	for _, r := range p.partitions {
 		latest = max(latest, r.newest)
@@ -104,86 +108,220 @@ func (p *Population) newestLocked() (int64, bool) {
 			start = min(start, r.newest)
 		}
 	}
-	return start, true
+	return start + p.cfg.Window.finest(), true
 }
 
 // Window is the population of a stretch of event time, over all partitions.
 type Window struct {
-	Start, End   int64    // ms; End is exclusive
-	Events       uint64   // events in it
-	Counts       []uint64 // per place of the profile, features one after the other
-	Groups       [schemas.DriftGroups]uint64
-	DesignEffect float64 // events that are worth one independent customer
-	Partitions   int     // that have events in it
+	Horizon    time.Duration // its greatest length
+	Start, End int64         // ms; Start is that of its first bucket, End is exclusive
+	Events     uint64        // events in it
+	Counts     []uint64      // per place of the profile, features one after the other
+	Groups     Groups
+	Segments   []Groups  // one a segment of the profile
+	Moments    []Moments // one a numeric feature
+	Partitions int       // that have events in it
 }
 
-// EffectiveCustomers is the number of independent customers that the window's events are worth.
-func (w *Window) EffectiveCustomers() float64 { return float64(w.Events) / w.DesignEffect }
-
-// Window adds up the buckets of the window that ends with the bucket holding at, in ms of event time.
-func (p *Population) Window(at int64) Window {
-	width := p.cfg.Window.widthMillis()
-	newest := align(at, width)
-	w := Window{
-		Start: newest - int64(p.cfg.Window.Buckets-1)*width, End: newest + width,
-		Counts: make([]uint64, p.profile.places),
+func (p *Profile) newWindow(horizon time.Duration, end int64) *Window {
+	w := &Window{
+		Horizon: horizon, Start: end, End: end,
+		Counts: make([]uint64, p.places), Segments: make([]Groups, p.segments), Moments: make([]Moments, p.moments),
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, r := range p.partitions {
-		inside := false
-		for i := range r.slots {
-			b := &r.slots[i]
-			if b.start < w.Start || b.start >= w.End {
-				continue
-			}
-			inside = true
-			for place, c := range b.cells[:p.profile.places] {
-				w.Counts[place] += uint64(c)
-			}
-			for group, c := range b.cells[p.profile.places:] {
-				w.Groups[group] += uint64(c)
-			}
-		}
-		if inside {
-			w.Partitions++
-		}
+	for i := range w.Moments {
+		w.Moments[i] = noMoments()
 	}
-	for _, c := range w.Counts[:len(p.profile.Features[0].Labels)] {
-		w.Events += c
-	}
-	w.DesignEffect = DesignEffect(&w.Groups)
 	return w
 }
 
+// EffectiveCustomers is the number of independent customers that the window's events are worth.
+func (w *Window) EffectiveCustomers() float64 { return float64(w.Events) / w.Groups.DesignEffect() }
+
+func (w *Window) addCells(c *cells, places int) {
+	for place, n := range c.counts[:places] {
+		w.Counts[place] += uint64(n)
+	}
+	groups := c.counts[places:]
+	for g, n := range groups[:schemas.DriftGroups] {
+		w.Groups[g] += uint64(n)
+	}
+	for i := range w.Segments {
+		groups = groups[schemas.DriftGroups:]
+		for g, n := range groups[:schemas.DriftGroups] {
+			w.Segments[i][g] += uint64(n)
+		}
+	}
+	for i := range w.Moments {
+		w.Moments[i].merge(&c.moments[i])
+	}
+}
+
+func (w *Window) add(other *Window) {
+	for place, n := range other.Counts {
+		w.Counts[place] += n
+	}
+	for g, n := range other.Groups {
+		w.Groups[g] += n
+	}
+	for i := range other.Segments {
+		for g, n := range other.Segments[i] {
+			w.Segments[i][g] += n
+		}
+	}
+	for i := range other.Moments {
+		w.Moments[i].merge(&other.Moments[i])
+	}
+	w.Start = min(w.Start, other.Start)
+}
+
+// Windows adds up the buckets of the windows that end with the bucket holding at, in ms of event time: one a horizon,
+// shortest first. No bucket that starts before since is in any of them.
+func (p *Population) Windows(at, since int64) []*Window {
+	end := align(at, p.cfg.Window.finest()) + p.cfg.Window.finest()
+	windows := make([]*Window, len(p.cfg.Window.Horizons))
+	reached := make([][]bool, len(windows)) // by partition, for the count of partitions
+	for i, horizon := range p.cfg.Window.Horizons {
+		windows[i] = p.profile.newWindow(horizon, end)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i := range reached {
+		reached[i] = make([]bool, len(p.partitions))
+	}
+	partition := 0
+	for _, r := range p.partitions {
+		for level := range r.levels {
+			for i := range r.levels[level].slots {
+				b := &r.levels[level].slots[i]
+				if b.start == noBucket || b.start >= end || b.start < since {
+					continue
+				}
+				// The shortest horizon that holds it; the longer ones get it by adding up.
+				h := slices.IndexFunc(p.cfg.Window.Horizons, func(h time.Duration) bool { return b.start >= end-h.Milliseconds() })
+				if h < 0 {
+					continue
+				}
+				windows[h].addCells(b.cells, p.profile.places)
+				windows[h].Start = min(windows[h].Start, b.start)
+				reached[h][partition] = true
+			}
+		}
+		partition++
+	}
+	for h, w := range windows {
+		if h > 0 {
+			w.add(windows[h-1])
+		}
+		for partition, here := range reached[h] {
+			if here = here || h > 0 && reached[h-1][partition]; here {
+				reached[h][partition] = true
+				w.Partitions++
+			}
+		}
+		for _, c := range w.Counts[:len(p.profile.Features[0].Labels)] {
+			w.Events += c
+		}
+	}
+	return windows
+}
+
+// Finding is the judgement on one feature at one evaluation.
+type Finding struct {
+	Feature    string
+	State      State
+	Judgements []Judgement // one a horizon, shortest first
+	Standing   int         // the one that State follows from
+	Window     *Window     // of that one
+	// End is the judgement on the shortest window that holds customers enough to end an alarm, nil if none does; no mark
+	// cuts it. Calm says that it does end it.
+	End       *Judgement
+	EndWindow *Window
+	Calm      bool
+	Bins      []schemas.BinShift
+	// Effect on the mean margin of the scores and how far it moves either way, in nats; 0 where contributions are not known.
+	Effect, Either float64
+	Summary        Summary
+}
+
+// Judgement is the one that the finding stands on.
+func (f *Finding) Judgement() *Judgement { return &f.Judgements[f.Standing] }
+
 // Evaluation is what one look at the population found, one finding a feature in the profile's order.
 type Evaluation struct {
-	Window   Window
+	End      int64     // ms of event time at which all windows end
+	Windows  []*Window // one a horizon, shortest first
 	Findings []Finding
 }
 
-// Evaluate judges every feature over the window that ends with the bucket holding at, in ms of event time; see
-// Watermark.
-func (p *Population) Evaluate(at int64) Evaluation {
-	e := Evaluation{Window: p.Window(at), Findings: make([]Finding, len(p.profile.Features))}
+// Evaluate judges every feature over the windows that end with the bucket holding at, in ms of event time; see
+// Watermark. marks holds one time a feature, in the profile's order: its windows begin no earlier, since what came before
+// belongs to an alarm that was cleared; nil: none has one.
+func (p *Population) Evaluate(at int64, marks []int64) Evaluation {
+	whole := p.Windows(at, noBucket)
+	e := Evaluation{End: whole[0].End, Windows: whole, Findings: make([]Finding, len(p.profile.Features))}
+	marked := map[int64][]*Window{}
 	for i := range p.profile.Features {
-		f := &p.profile.Features[i]
-		counts := e.Window.Counts[f.first : f.first+len(f.Labels)]
-		finding := &e.Findings[i]
-		*finding = Finding{
-			Feature: f.Name, PSI: math.NaN(), Critical: math.NaN(), PValue: math.NaN(),
-			Events: e.Window.Events, EffectiveCustomers: e.Window.EffectiveCustomers(), ReferenceEvents: p.profile.Events,
+		windows := whole
+		if marks != nil && marks[i] > whole[len(whole)-1].Start {
+			if marked[marks[i]] == nil {
+				marked[marks[i]] = p.Windows(at, marks[i])
+			}
+			windows = marked[marks[i]]
 		}
-		p.rule.Judge(finding, f, counts, len(p.profile.Features))
-		finding.Bins = f.bins(counts)
+		e.Findings[i] = p.judge(i, windows, whole)
 	}
 	return e
 }
 
-// bins shows reference and window of a feature place by place, in the profile's order.
-func (f *Feature) bins(counts []uint64) []schemas.BinShift {
+// judge judges one feature over its windows; whether it is calm is a question to those that no mark has cut.
+func (p *Population) judge(feature int, windows, whole []*Window) Finding {
+	f := &p.profile.Features[feature]
+	finding := Finding{Feature: f.Name, Judgements: make([]Judgement, len(windows))}
+	customers := p.profile.Customers(f)
+	for h, w := range windows {
+		counts, groups := p.profile.feature(feature, w)
+		finding.Judgements[h] = p.rule.Judge(counts, f.Shares, groups, customers)
+	}
+	finding.Standing = standing(finding.Judgements)
+	finding.State = finding.Judgement().State
+	finding.Window = windows[finding.Standing]
+	for h, w := range whole {
+		j := &finding.Judgements[h]
+		if w != windows[h] {
+			counts, groups := p.profile.feature(feature, w)
+			judgement := p.rule.Judge(counts, f.Shares, groups, customers)
+			j = &judgement
+		}
+		if p.rule.canEnd(j, len(f.Labels)) {
+			finding.End, finding.EndWindow, finding.Calm = j, w, p.rule.calm(j)
+			break
+		}
+	}
+	counts, _ := p.profile.feature(feature, finding.Window)
 	shares := AppendShares(make([]float64, 0, len(counts)), counts)
-	bins := make([]schemas.BinShift, len(counts))
+	finding.Bins = f.bins(shares)
+	finding.Effect, finding.Either = f.Effect(shares)
+	var moments *Moments
+	if f.moment >= 0 {
+		moments = &finding.Window.Moments[f.moment]
+	}
+	finding.Summary = f.Summarize(counts, moments)
+	return finding
+}
+
+// feature gives a feature's counts in a window and the customer groups that they came from.
+func (p *Profile) feature(i int, w *Window) (counts []uint64, groups *Groups) {
+	f := &p.Features[i]
+	groups = &w.Groups
+	if f.Segment != nil {
+		groups = &w.Segments[p.segments-(len(p.Features)-i)]
+	}
+	return w.Counts[f.first : f.first+len(f.Labels)], groups
+}
+
+// bins shows reference and window of a feature place by place, in the profile's order.
+func (f *Feature) bins(shares []float64) []schemas.BinShift {
+	bins := make([]schemas.BinShift, len(shares))
 	for i := range bins {
 		bins[i] = schemas.BinShift{
 			Label: f.Labels[i], Reference: f.Shares[i], Current: shares[i], Contribution: Contribution(shares[i], f.Shares[i]),

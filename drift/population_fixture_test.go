@@ -5,6 +5,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -63,13 +64,16 @@ func telcoProfile(t testing.TB) (*Profile, schemas.Contract) {
 	t.Helper()
 	contract := telco()
 	rows, probabilities := customers(contract, 5000, 7)
-	profile, err := BuildProfile(contract, rows, probabilities, DefaultProfileConfig())
+	profile, err := BuildProfile(contract, Reference{Rows: rows, Probabilities: probabilities}, DefaultProfileConfig())
 	require.NoError(t, err)
 	return profile, contract
 }
 
 // hour is an event time in the middle of a bucket.
 const hour = int64(1_700_000_000_000)
+
+// minutes is the default window.
+var minutes = DefaultWindowConfig(time.Minute)
 
 var source = Source{ModelDigest: "sha256:abc", Topic: "customer-activity", Partition: 3}
 

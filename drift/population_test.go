@@ -14,7 +14,7 @@ import (
 func counted(t require.TestingT, profile *Profile, contract schemas.Contract, partition int32, first, last int) []*schemas.DriftState {
 	at := source
 	at.Partition = partition
-	a, err := NewAccumulator(profile, contract, DefaultWindowConfig(), at, nil)
+	a, err := NewAccumulator(profile, contract, minutes, at, nil)
 	require.NoError(t, err)
 	rows, probabilities := customers(contract, last-first, uint64(partition))
 	keys := customerKeys(last)
@@ -27,11 +27,16 @@ func counted(t require.TestingT, profile *Profile, contract schemas.Contract, pa
 	return topic.states(t)
 }
 
+// hourly is the window of an hour that ends with the minute of at, longest the longest one.
+func hourly(p *Population, at int64) *Window { return p.Windows(at, noBucket)[1] }
+
+func longest(p *Population, at int64) *Window { return p.Windows(at, noBucket)[4] }
+
 func TestMergingIsAdditionInAnyOrderAndHowOftenEver(t *testing.T) {
 	profile, contract := telcoProfile(t)
 	rapid.Check(t, func(t *rapid.T) {
 		var all []*schemas.DriftState
-		want := Window{Counts: make([]uint64, profile.Places())}
+		want := profile.newWindow(0, 0)
 		for partition := range rapid.Int32Range(1, 4).Draw(t, "partitions") {
 			first := rapid.IntRange(0, 20).Draw(t, "first")
 			states := counted(t, profile, contract, partition, first, first+rapid.IntRange(1, 60).Draw(t, "events"))
@@ -56,7 +61,7 @@ func TestMergingIsAdditionInAnyOrderAndHowOftenEver(t *testing.T) {
 		for _, state := range order {
 			require.NoError(t, population.Apply(state))
 		}
-		got := population.Window(hour + 20*minute)
+		got := longest(population, hour+20*minute)
 		require.Equal(t, want.Counts, got.Counts)
 		require.Equal(t, want.Groups, got.Groups)
 		require.Equal(t, want.Events, got.Events)
@@ -70,7 +75,7 @@ func TestAnOlderStateDoesNotReplaceANewerOne(t *testing.T) {
 	newer, older := counted(t, profile, contract, 0, 0, 4)[0], counted(t, profile, contract, 0, 0, 2)[0]
 	require.NoError(t, population.Apply(newer))
 	require.NoError(t, population.Apply(older))
-	events := population.Window(hour).Events
+	events := hourly(population, hour).Events
 	require.NotZero(t, events)
 	require.Greater(t, newer.NextOffset, older.NextOffset)
 	require.Equal(t, sum(newer.Counts[0]), events)
@@ -85,10 +90,10 @@ func TestABucketThatLeftTheWindowDoesNotReplaceOneInIt(t *testing.T) {
 	for _, state := range append(recent, old) {
 		require.NoError(t, population.Apply(state))
 	}
-	require.EqualValues(t, 3, population.Window(hour+62*minute).Events)
+	require.EqualValues(t, 3, hourly(population, hour+62*minute).Events)
 }
 
-func sum(counts []uint32) (total uint64) {
+func sum[C uint32 | uint64](counts []C) (total uint64) {
 	for _, c := range counts {
 		total += uint64(c)
 	}
@@ -101,10 +106,10 @@ func TestWindowHoldsItsBucketsAndNoOthers(t *testing.T) {
 	for _, state := range counted(t, profile, contract, 0, 0, 200) { // 50 minutes, four events each
 		require.NoError(t, population.Apply(state))
 	}
-	require.EqualValues(t, 200, population.Window(hour+50*minute).Events)
-	require.InDelta(t, 160, population.Window(hour+69*minute).Events, 4, "ten minutes have left")
-	require.InDelta(t, 40, population.Window(hour+9*minute).Events, 4, "forty have not come yet")
-	require.Zero(t, population.Window(hour+500*minute).Events)
+	require.EqualValues(t, 200, hourly(population, hour+50*minute).Events)
+	require.InDelta(t, 160, hourly(population, hour+69*minute).Events, 4, "ten minutes have left")
+	require.InDelta(t, 40, hourly(population, hour+9*minute).Events, 4, "forty have not come yet")
+	require.Zero(t, hourly(population, hour+500*minute).Events)
 }
 
 func TestWatermarkWaitsForSlowPartitionsButNotForIdleOnes(t *testing.T) {
@@ -125,7 +130,7 @@ func TestWatermarkWaitsForSlowPartitionsButNotForIdleOnes(t *testing.T) {
 	apply(1, 10)
 	watermark, _ = population.Watermark()
 	require.Equal(t, start+11*minute, watermark, "the idle one does not")
-	require.Equal(t, 2, population.Window(watermark-1).Partitions, "but is in the window")
+	require.Equal(t, 2, hourly(population, watermark-1).Partitions, "but is in the window")
 }
 
 func TestPopulationIgnoresForeignStatesAndRefusesImpossibleOnes(t *testing.T) {
@@ -134,28 +139,26 @@ func TestPopulationIgnoresForeignStatesAndRefusesImpossibleOnes(t *testing.T) {
 	state := counted(t, profile, contract, 0, 0, 1)[0]
 	state.ModelDigest = "sha256:def"
 	require.NoError(t, population.Apply(state))
-	require.Zero(t, population.Window(hour).Events)
+	require.Zero(t, hourly(population, hour).Events)
 	state.ModelDigest = source.ModelDigest
 	state.Counts[2][0] += 7
 	require.ErrorContains(t, population.Apply(state), "merge drift of customer-activity/0")
-	require.Zero(t, population.Window(hour).Events)
+	require.Zero(t, hourly(population, hour).Events)
 }
 
 func TestDesignEffectIsOneForDifferentCustomersAndGrowsWithRepeats(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	draw := func(customers, eventsEach int) float64 {
-		var groups [schemas.DriftGroups]uint64
+		var groups Groups
 		for range customers {
 			groups[random.IntN(schemas.DriftGroups)] += uint64(eventsEach)
 		}
-		return DesignEffect(&groups)
+		return groups.DesignEffect()
 	}
-	var nobody [schemas.DriftGroups]uint64
-	require.Equal(t, 1.0, DesignEffect(&nobody))
+	require.Equal(t, 1.0, new(Groups).DesignEffect())
 	require.InDelta(t, 1, draw(20_000, 1), 0.4)
 	require.InDelta(t, 22, draw(20_000, 22), 22*0.5)
-	groups := [schemas.DriftGroups]uint64{7: 1000}
-	require.Equal(t, 1000.0, DesignEffect(&groups), "one customer is one customer")
+	require.Equal(t, 1000.0, (&Groups{7: 1000}).DesignEffect(), "one customer is one customer")
 }
 
 func TestCustomersOfOnePartitionSpreadOverAllGroups(t *testing.T) {

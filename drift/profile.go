@@ -19,9 +19,12 @@ import (
 // ProfileFormat is the version of the profile file that this package writes and the only one that it reads.
 const ProfileFormat = 1
 
-// ScoreFeature names the feature that holds the model's probability. It is the last feature of every profile, so an
-// input cannot have this name.
-const ScoreFeature = "score"
+// Names of the features that no input may have: the model's probability, which follows the inputs in every profile, and
+// the decision by the model's threshold, whose places are retain and churn.
+const (
+	ScoreFeature    = "score"
+	DecisionFeature = "decision"
+)
 
 // Names of the places beside bins and categories. A category that is literally called so is shown in quotes.
 const (
@@ -39,23 +42,36 @@ const (
 	maxCategoryBytes  = 256
 	maxRestCategories = 10_000
 	maxReferenceCount = 1 << 53
+	maxSegments       = 64
 )
 
 // Profile is the frozen reference population of one model: for every input of its contract, in the contract's order,
-// and last for the score, the places that an observation can fall into and how many reference rows fell into each.
-// It comes from BuildProfile or ReadProfile, is immutable and may be shared.
+// then for the score, the decision and the score within segments, the places that an observation can fall into and how
+// many reference rows fell into each. It comes from BuildProfile or ReadProfile, is immutable and may be shared.
 type Profile struct {
-	Events   uint64 // reference rows; every feature's counts add up to it
-	Features []Feature
+	Events       uint64   // reference rows; every feature's counts add up to it, those of segments aside
+	DesignEffect float64  // reference rows that are worth one independent customer
+	Threshold    *float64 // of the decision; nil: no decision is counted
+	Features     []Feature
 
-	places int // of all features together
+	inputs   int // features before the score
+	places   int // of all features together
+	moments  int // features that have them
+	segments int // features that are one
 }
 
-// Feature is one input's, or the score's, part of a profile. Its places are, in this order:
+// Segment says that a feature counts only the events whose category of an input is this one.
+type Segment struct {
+	Input    string `json:"input"`
+	Category string `json:"category"`
+}
+
+// Feature is one input's, the score's or another part of a profile. Its places are, in this order:
 //
 //   - for numbers, dates and timestamps: under the minimum, one a bin, over the maximum, missing;
 //   - for categories: one a category, other (only if the reference has rarer categories), unseen, missing;
-//   - for booleans: false, true, missing.
+//   - for booleans: false, true, missing;
+//   - for the decision: retain, churn.
 type Feature struct {
 	Name string
 	Kind schemas.Kind
@@ -73,20 +89,98 @@ type Feature struct {
 	Labels []string  // one a place, distinct
 	Shares []float64 // smoothed reference shares, one a place
 
-	first int // index of the feature's first place among all places of the profile
+	Mean, Deviation float64   // of the reference, numbers only; NaN if the profile does not tell
+	Contributions   []float64 // mean contribution of the input to the margin by place, in nats; nil if not known
+	Segment         *Segment  // nil: all events count
+
+	first    int     // index of the feature's first place among all places of the profile
+	moment   int     // index of its moments among those of the profile, -1: none
+	centre   float64 // that its moments are about
+	missing  int     // place of what is missing, -1: none
+	unseen   []int   // places of what the reference's categories or range do not hold
+	decision bool
+}
+
+// Customers is the number of independent customers that the reference rows of the feature are worth.
+func (p *Profile) Customers(f *Feature) float64 {
+	total := uint64(0)
+	for _, c := range f.Counts {
+		total += c
+	}
+	return float64(total) / p.DesignEffect
+}
+
+// Inputs is the number of features that are inputs. The score follows them.
+func (p *Profile) Inputs() int { return p.inputs }
+
+// Importance is how much the model's margin varies by the feature over the reference population, in nats: the mean
+// absolute difference of its contribution from the mean one. It is 0 where contributions are not known.
+func (f *Feature) Importance() float64 {
+	if f.Contributions == nil {
+		return 0
+	}
+	mean, spread := 0.0, 0.0
+	for place, share := range f.Shares {
+		mean += share * f.Contributions[place]
+	}
+	for place, share := range f.Shares {
+		spread += share * math.Abs(f.Contributions[place]-mean)
+	}
+	return spread
+}
+
+// Effect is what a move to the given shares does to the mean margin, in nats, by the mean contributions of the places,
+// and how much it moves either way: a shift that takes as many customers up as down has no effect on the mean.
+func (f *Feature) Effect(shares []float64) (mean, either float64) {
+	if f.Contributions == nil {
+		return 0, 0
+	}
+	centre := 0.0
+	for place, share := range f.Shares {
+		centre += share * f.Contributions[place]
+	}
+	for place, share := range shares {
+		mean += (share - f.Shares[place]) * f.Contributions[place]
+		either += math.Abs(share-f.Shares[place]) * math.Abs(f.Contributions[place]-centre)
+	}
+	return mean, either
 }
 
 // Places is the number of places over all features.
 func (p *Profile) Places() int { return p.places }
 
-// ProfileConfig says how finely BuildProfile divides the reference population.
+// Division says how the range of a number is cut into bins.
+type Division string
+
+// The divisions.
+const (
+	Quantiles  Division = "quantiles"   // bins of equally many reference rows
+	EqualWidth Division = "equal-width" // bins of equal width over the reference's range
+)
+
+// ProfileConfig says how finely BuildProfile divides the reference population, and what it counts beside the inputs and
+// the score.
 type ProfileConfig struct {
-	Bins       int // quantile bins of a number; fewer where values repeat
-	Categories int // categories with a place of their own, the most frequent ones
+	Bins       int                  // of a number; fewer where values repeat
+	Division   Division             // of a number
+	Edges      map[string][]float64 // of numeric inputs by name, and of the score, instead of that: upper ends of all bins but the last
+	Categories int                  // categories with a place of their own, the most frequent ones
+	Threshold  *float64             // of the decision; nil: no decision is counted
+	Segments   []string             // categorical inputs: the score is counted for each of their most frequent categories, too
+}
+
+// Reference is the population that a profile freezes.
+type Reference struct {
+	Rows          *schemas.Rows
+	Probabilities []float64   // the model's, one a row
+	Customers     [][]byte    // key of each row; nil: every row is another customer
+	Contributions [][]float64 // of each row's inputs to its margin; nil: not known
 }
 
 // DefaultProfileConfig is deciles and twenty categories.
-func DefaultProfileConfig() ProfileConfig { return ProfileConfig{Bins: 10, Categories: 20} }
+func DefaultProfileConfig() ProfileConfig {
+	return ProfileConfig{Bins: 10, Division: Quantiles, Categories: 20}
+}
 
 // Validate reports all faults at once.
 func (c ProfileConfig) Validate() error {
@@ -94,28 +188,29 @@ func (c ProfileConfig) Validate() error {
 	if c.Bins < 2 || c.Bins > maxFeaturePlaces-3 {
 		faults = append(faults, fmt.Errorf("profile.bins: %d is not between 2 and %d, for example 10", c.Bins, maxFeaturePlaces-3))
 	}
+	if c.Division != Quantiles && c.Division != EqualWidth {
+		faults = append(faults, fmt.Errorf("profile.division: %q is neither %s nor %s", c.Division, Quantiles, EqualWidth))
+	}
+	if c.Threshold != nil && !(*c.Threshold > 0 && *c.Threshold < 1) {
+		faults = append(faults, fmt.Errorf("profile.threshold: %v is not between 0 and 1, for example 0.5", *c.Threshold))
+	}
 	if c.Categories < 1 || c.Categories > maxFeaturePlaces-3 {
 		faults = append(faults, fmt.Errorf("profile.categories: %d is not between 1 and %d, for example 20", c.Categories, maxFeaturePlaces-3))
 	}
 	return errors.Join(faults...)
 }
 
-// BuildProfile freezes the population of rows, whose width is the contract's, together with the model's probability for
-// each row. The counts are what an Accumulator would count on the same rows.
-func BuildProfile(contract schemas.Contract, rows *schemas.Rows, probabilities []float64, cfg ProfileConfig) (*Profile, error) {
+// BuildProfile freezes a population, whose rows have the contract's width. The counts are what an Accumulator would count
+// on the same rows.
+func BuildProfile(contract schemas.Contract, reference Reference, cfg ProfileConfig) (*Profile, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	n := rows.Len()
-	switch {
-	case n == 0:
-		return nil, errors.New("build profile: the reference population has no rows")
-	case rows.Width() != len(contract.Inputs):
-		return nil, fmt.Errorf("build profile: rows have %d inputs, the contract %d", rows.Width(), len(contract.Inputs))
-	case len(probabilities) != n:
-		return nil, fmt.Errorf("build profile: %d probabilities for %d rows", len(probabilities), n)
+	if err := reference.check(contract); err != nil {
+		return nil, fmt.Errorf("build profile: %w", err)
 	}
-	p := &Profile{Events: uint64(n)}
+	rows, n := reference.Rows, reference.Rows.Len()
+	p := &Profile{Events: uint64(n), DesignEffect: 1, Threshold: cfg.Threshold}
 	numbers := make([]float64, n)
 	for column, input := range contract.Inputs {
 		f := Feature{Name: input.Name, Kind: input.Kind}
@@ -135,35 +230,157 @@ func BuildProfile(contract schemas.Contract, rows *schemas.Rows, probabilities [
 				row, _ := rows.Row(i)
 				numbers[i] = row[column]
 			}
-			f.divideNumbers(numbers, cfg.Bins)
+			if err := f.divide(numbers, cfg); err != nil {
+				return nil, fmt.Errorf("build profile: input %q: %w", input.Name, err)
+			}
 		}
 		p.Features = append(p.Features, f)
 	}
 	score := Feature{Name: ScoreFeature, Kind: schemas.Number}
-	score.divideNumbers(probabilities, cfg.Bins)
+	if err := score.divide(reference.Probabilities, cfg); err != nil {
+		return nil, fmt.Errorf("build profile: the score: %w", err)
+	}
 	p.Features = append(p.Features, score)
-	p.label()
-
-	counts := make([]uint32, p.places)
-	counter, err := newCounter(p, contract)
-	if err != nil {
+	if p.Threshold != nil && contract.Index(DecisionFeature) >= 0 {
+		p.Threshold = nil // an input has the name
+	}
+	if p.Threshold != nil {
+		p.Features = append(p.Features, Feature{Name: DecisionFeature, Kind: schemas.Boolean})
+	}
+	if err := p.segment(contract, score, cfg.Segments); err != nil {
 		return nil, fmt.Errorf("build profile: %w", err)
 	}
-	for i := range n {
-		row, categories := rows.Row(i)
-		counter.count(counts, row, categories, probabilities[i])
-	}
-	for i := range p.Features {
-		f := &p.Features[i]
-		f.Counts = make([]uint64, len(f.Labels))
-		for place := range f.Counts {
-			f.Counts[place] = uint64(counts[f.first+place])
-		}
+	p.label()
+	if err := p.count(contract, &reference); err != nil {
+		return nil, fmt.Errorf("build profile: %w", err)
 	}
 	if err := p.freeze(); err != nil {
 		return nil, fmt.Errorf("build profile: %w", err)
 	}
 	return p, nil
+}
+
+func (r *Reference) check(contract schemas.Contract) error {
+	n := r.Rows.Len()
+	switch {
+	case n == 0:
+		return errors.New("the reference population has no rows")
+	case contract.Index(ScoreFeature) >= 0:
+		return fmt.Errorf("input %q: the model's probability has this name; rename the input", ScoreFeature)
+	case r.Rows.Width() != len(contract.Inputs):
+		return fmt.Errorf("rows have %d inputs, the contract %d", r.Rows.Width(), len(contract.Inputs))
+	case len(r.Probabilities) != n:
+		return fmt.Errorf("%d probabilities for %d rows", len(r.Probabilities), n)
+	case r.Customers != nil && len(r.Customers) != n:
+		return fmt.Errorf("%d customers for %d rows", len(r.Customers), n)
+	case r.Contributions != nil && len(r.Contributions) != n:
+		return fmt.Errorf("contributions of %d rows, there are %d", len(r.Contributions), n)
+	}
+	for i, c := range r.Contributions {
+		if len(c) != len(contract.Inputs) {
+			return fmt.Errorf("row %d: %d contributions for %d inputs", i, len(c), len(contract.Inputs))
+		}
+	}
+	return nil
+}
+
+// segment adds the score within every category that has a place of its own, of each of the inputs.
+func (p *Profile) segment(contract schemas.Contract, score Feature, inputs []string) error {
+	for _, name := range inputs {
+		column := contract.Index(name)
+		if column < 0 || contract.Inputs[column].Kind != schemas.Category {
+			return fmt.Errorf("profile.segments: %q is no categorical input", name)
+		}
+		for _, category := range p.Features[column].Categories {
+			f := score
+			f.Name = ScoreFeature + "[" + name + "=" + category + "]"
+			f.Segment = &Segment{Input: name, Category: category}
+			p.Features = append(p.Features, f)
+		}
+	}
+	return nil
+}
+
+// count fills in what an accumulator would count on the reference population, and what only the reference tells.
+func (p *Profile) count(contract schemas.Contract, reference *Reference) error {
+	counter, err := newCounter(p, contract)
+	if err != nil {
+		return err
+	}
+	cells, groups := newCells(p), Groups{}
+	for i := range reference.Rows.Len() {
+		row, categories := reference.Rows.Row(i)
+		counter.count(cells, noGroup, row, categories, reference.Probabilities[i])
+		if reference.Customers != nil {
+			groups.Add(reference.Customers[i])
+		}
+	}
+	p.DesignEffect = groups.DesignEffect()
+	for i := range p.Features {
+		f := &p.Features[i]
+		f.Counts = make([]uint64, len(f.Labels))
+		for place := range f.Counts {
+			f.Counts[place] = uint64(cells.counts[f.first+place])
+		}
+		if f.moment >= 0 {
+			s := f.Summarize(f.Counts, &cells.moments[f.moment])
+			f.Mean, f.Deviation = s.Mean, s.Deviation
+		}
+	}
+	if reference.Contributions != nil {
+		p.contribute(counter, reference)
+	}
+	return nil
+}
+
+// contribute takes the mean contribution of each place of each input.
+func (p *Profile) contribute(counter *counter, reference *Reference) {
+	for i := range p.Features[:p.inputs] {
+		p.Features[i].Contributions = make([]float64, len(p.Features[i].Labels))
+	}
+	cells := newCells(p)
+	for i, contributions := range reference.Contributions {
+		row, categories := reference.Rows.Row(i)
+		cells.reset()
+		counter.count(cells, noGroup, row, categories, reference.Probabilities[i])
+		for input, contribution := range contributions {
+			f := &p.Features[input]
+			for place := range f.Contributions {
+				f.Contributions[place] += contribution * float64(cells.counts[f.first+place])
+			}
+		}
+	}
+	for i := range p.Features[:p.inputs] {
+		f := &p.Features[i]
+		for place := range f.Contributions {
+			f.Contributions[place] /= max(1, float64(f.Counts[place]))
+		}
+	}
+}
+
+// divide sets range and edges: those that are given, or by the configured division.
+func (f *Feature) divide(values []float64, cfg ProfileConfig) error {
+	f.divideNumbers(values, cfg.Bins)
+	if edges, given := cfg.Edges[f.Name]; given {
+		if len(edges) == 0 || !slices.IsSorted(edges) || math.IsNaN(edges[0]) || len(slices.Compact(slices.Clone(edges))) != len(edges) {
+			return fmt.Errorf("edges: %v are not ascending numbers", edges)
+		}
+		// What lies outside of the edges belongs to the outer bins, whatever the reference holds there.
+		f.Edges = slices.Clone(edges)
+		f.Minimum = min(f.Minimum, edges[0])
+		f.Maximum = max(f.Maximum, math.Nextafter(edges[len(edges)-1], math.Inf(1)))
+		return nil
+	}
+	if cfg.Division == EqualWidth && len(f.Edges) == cfg.Bins-1 {
+		f.Edges = f.Edges[:0]
+		for i := 1; i < cfg.Bins; i++ {
+			edge := f.Minimum + (f.Maximum-f.Minimum)*float64(i)/float64(cfg.Bins)
+			if edge >= f.Minimum && edge < f.Maximum && (len(f.Edges) == 0 || edge > f.Edges[len(f.Edges)-1]) {
+				f.Edges = append(f.Edges, edge)
+			}
+		}
+	}
+	return nil
 }
 
 // divideNumbers sets range and edges from the finite values: quantiles where there are more distinct values than bins,
@@ -223,20 +440,50 @@ func (f *Feature) divideCategories(values [][]byte, top int) error {
 	return nil
 }
 
-// label derives the places' labels and positions from the division.
+// label derives from the division the places' labels and positions, and what kind of feature each one is.
 func (p *Profile) label() {
-	p.places = 0
+	p.places, p.moments, p.segments = 0, 0, 0
+	p.inputs = slices.IndexFunc(p.Features, func(f Feature) bool { return f.Name == ScoreFeature })
 	for i := range p.Features {
 		f := &p.Features[i]
+		f.decision = f.Name == DecisionFeature && p.inputs >= 0 && i > p.inputs
 		f.first = p.places
 		f.Labels = f.appendLabels(nil)
 		p.places += len(f.Labels)
+		last := len(f.Labels) - 1
+		f.missing, f.moment, f.unseen = last, -1, nil
+		switch {
+		case f.decision:
+			f.missing = -1
+		case f.Kind == schemas.Boolean:
+		case f.Kind == schemas.Category:
+			f.unseen = []int{last - 1}
+		default:
+			f.unseen = []int{0, last - 1}
+			f.centre = f.Minimum
+			if len(f.Edges) > 0 {
+				f.centre = f.Edges[len(f.Edges)/2]
+			}
+			if f.Segment == nil {
+				f.moment = p.moments
+				p.moments++
+			}
+		}
+		if f.Segment != nil {
+			p.segments++
+		}
+		if f.moment < 0 {
+			f.Mean, f.Deviation = math.NaN(), math.NaN()
+		}
 	}
 }
 
 func (f *Feature) appendLabels(labels []string) []string {
 	switch f.Kind {
 	case schemas.Boolean:
+		if f.decision {
+			return append(labels, "retain", "churn")
+		}
 		labels = append(labels, "false", "true")
 	case schemas.Category:
 		for _, category := range f.Categories {
@@ -311,8 +558,13 @@ func (p *Profile) freeze() error {
 	}
 	if n := len(p.Features); n < 1 || n > maxFeatures {
 		fault("features: %d of them, not between 1 and %d", n, maxFeatures)
-	} else if last := p.Features[n-1]; last.Name != ScoreFeature || last.Kind != schemas.Number {
-		fault("features: the last one is %q, not the number %q", last.Name, ScoreFeature)
+	} else if p.inputs < 0 || p.Features[p.inputs].Kind != schemas.Number {
+		fault("features: none is the number %q, which follows the inputs", ScoreFeature)
+	} else {
+		p.freezeDerived(fault)
+	}
+	if !(p.DesignEffect >= 1) || math.IsInf(p.DesignEffect, 0) {
+		fault("design_effect: %v is not at least 1", p.DesignEffect)
 	}
 	if p.places > maxProfilePlaces {
 		fault("features: %d places together, more than %d; use fewer bins or categories", p.places, maxProfilePlaces)
@@ -329,6 +581,40 @@ func (p *Profile) freeze() error {
 		}
 	}
 	return errors.Join(faults...)
+}
+
+// freezeDerived checks what follows the score: the decision, then segments.
+func (p *Profile) freezeDerived(fault func(format string, args ...any)) {
+	derived := p.Features[p.inputs+1:]
+	decision := len(derived) > 0 && derived[0].decision
+	if decision != (p.Threshold != nil) {
+		fault("threshold: a profile has it together with the feature %q behind the score, or neither", DecisionFeature)
+	}
+	if decision {
+		if derived[0].Kind != schemas.Boolean {
+			fault("feature %q: not a boolean", DecisionFeature)
+		}
+		derived = derived[1:]
+	}
+	if p.segments > maxSegments {
+		fault("features: %d segments, more than %d; segment by an input with fewer categories", p.segments, maxSegments)
+	}
+	for i := range p.Features[:p.inputs+1] {
+		if p.Features[i].Segment != nil {
+			fault("feature %q: an input is no segment", p.Features[i].Name)
+		}
+	}
+	for i := range derived {
+		f := &derived[i]
+		if f.Segment == nil {
+			fault("feature %q: comes after the score and is no segment", f.Name)
+			continue
+		}
+		at := slices.IndexFunc(p.Features[:p.inputs], func(g Feature) bool { return g.Name == f.Segment.Input })
+		if at < 0 || !slices.Contains(p.Features[at].Categories, f.Segment.Category) {
+			fault("feature %q: no input %q has the category %q", f.Name, f.Segment.Input, f.Segment.Category)
+		}
+	}
 }
 
 func (f *Feature) freeze(events uint64) error {
@@ -384,8 +670,11 @@ func (f *Feature) freeze(events uint64) error {
 		}
 		sum += c
 	}
-	if sum != events {
+	if sum != events && f.Segment == nil {
 		return fmt.Errorf("counts: add up to %d, not to the profile's %d events", sum, events)
+	}
+	if f.Contributions != nil && len(f.Contributions) != len(f.Labels) {
+		return fmt.Errorf("contributions: %d of them for %d places", len(f.Contributions), len(f.Labels))
 	}
 	f.Shares = AppendShares(nil, f.Counts)
 	return nil
@@ -393,9 +682,12 @@ func (f *Feature) freeze(events uint64) error {
 
 // profileFile and featureFile are the JSON form.
 type profileFile struct {
-	Format   int          `json:"format"`
-	Events   uint64       `json:"events"`
-	Features featureFiles `json:"features"`
+	Format int    `json:"format"`
+	Events uint64 `json:"events"`
+	// What follows came later; without it every row is another customer, and no decision is counted.
+	DesignEffect float64      `json:"design_effect,omitempty"`
+	Threshold    *float64     `json:"threshold,omitempty"`
+	Features     featureFiles `json:"features"`
 }
 
 type featureFiles []featureFile
@@ -430,16 +722,37 @@ type featureFile struct {
 	Rest       []string     `json:"rest,omitempty"`
 	Places     []string     `json:"places,omitempty"` // for people; derived again when read
 	Counts     []uint64     `json:"counts"`
+
+	Mean          *float64  `json:"mean,omitempty"`
+	Deviation     *float64  `json:"deviation,omitempty"`
+	Contributions []float64 `json:"contributions,omitempty"`
+	Segment       *Segment  `json:"segment,omitempty"`
+}
+
+// told is nil for a number that is not known, which JSON cannot hold.
+func told(v float64) *float64 {
+	if math.IsNaN(v) || math.IsInf(v, 0) {
+		return nil
+	}
+	return &v
+}
+
+func known(v *float64) float64 {
+	if v == nil {
+		return math.NaN()
+	}
+	return *v
 }
 
 // WriteProfile writes p as JSON.
 func WriteProfile(w io.Writer, p *Profile) error {
-	file := profileFile{Format: ProfileFormat, Events: p.Events}
+	file := profileFile{Format: ProfileFormat, Events: p.Events, DesignEffect: p.DesignEffect, Threshold: p.Threshold}
 	for i := range p.Features {
 		f := &p.Features[i]
 		file.Features = append(file.Features, featureFile{
 			Name: f.Name, Kind: f.Kind, Minimum: f.Minimum, Maximum: f.Maximum, Edges: f.Edges,
 			Categories: f.Categories, Rest: f.Rest, Places: f.Labels, Counts: f.Counts,
+			Mean: told(f.Mean), Deviation: told(f.Deviation), Contributions: f.Contributions, Segment: f.Segment,
 		})
 	}
 	encoder := json.NewEncoder(w)
@@ -473,11 +786,12 @@ func ReadProfile(r io.Reader) (*Profile, error) {
 	if file.Format != ProfileFormat {
 		return nil, fmt.Errorf("read profile: format %d, this version reads %d; build the profile again or update", file.Format, ProfileFormat)
 	}
-	p := &Profile{Events: file.Events}
+	p := &Profile{Events: file.Events, DesignEffect: cmp.Or(file.DesignEffect, 1), Threshold: file.Threshold}
 	for _, f := range file.Features {
 		p.Features = append(p.Features, Feature{
 			Name: f.Name, Kind: f.Kind, Minimum: f.Minimum, Maximum: f.Maximum, Edges: f.Edges,
 			Categories: f.Categories, Rest: f.Rest, Counts: f.Counts,
+			Mean: known(f.Mean), Deviation: known(f.Deviation), Contributions: f.Contributions, Segment: f.Segment,
 		})
 	}
 	p.label()

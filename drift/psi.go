@@ -41,3 +41,16 @@ func AppendShares[C uint32 | uint64](dst []float64, counts []C) []float64 {
 	}
 	return dst
 }
+
+// smoothedPSI is the PSI of counts, smoothed as the reference shares are. It does not allocate.
+func smoothedPSI[C uint32 | uint64](counts []C, reference []float64) float64 {
+	total := smoothing * float64(len(counts))
+	for _, c := range counts {
+		total += float64(c)
+	}
+	psi := 0.0
+	for i, c := range counts {
+		psi += Contribution((float64(c)+smoothing)/total, reference[i])
+	}
+	return psi
+}

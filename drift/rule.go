@@ -3,107 +3,164 @@ package drift
 import (
 	"errors"
 	"fmt"
-
-	"github.com/churnstream/churnstream/schemas"
+	"math"
+	"slices"
+	"time"
 )
 
-// State says how a feature's window compares with the reference population at one evaluation.
+// State says how a feature's window compares with the reference population.
 type State string
 
-// The states of a feature.
+// The states of a feature in a window. In the last three nothing can be said, and the numbers are NaN.
 const (
-	StateOK               State = "ok"
-	StateDrifting         State = "drifting"          // relevantly and significantly away
-	StateInsufficientData State = "insufficient_data" // nothing can be said; the numbers are NaN
+	StateOK                    State = "ok"
+	StateDrifting              State = "drifting"               // further away than is relevant, and chance is ruled out
+	StateInsufficientData      State = "insufficient_data"      // too few independent customers
+	StateDominated             State = "dominated"              // events enough, but few customers dominate them
+	StateInsufficientReference State = "insufficient_reference" // the profile itself is too small a sample
 )
 
 // States are all states, in the order in which dashboards show them.
-func States() []State { return []State{StateOK, StateDrifting, StateInsufficientData} }
+func States() []State {
+	return []State{StateOK, StateDrifting, StateInsufficientData, StateDominated, StateInsufficientReference}
+}
 
-// Finding is the judgement on one feature in one window.
-type Finding struct {
-	Feature  string
+// Judgement is what the rule finds about one feature in one window.
+type Judgement struct {
 	State    State
-	PSI      float64 // NaN if there is too little data, as are Critical and PValue
-	Critical float64 // the PSI that is drift at this sample size
-	PValue   float64 // of the PSI if the population had not moved
-	Calm     bool    // far enough below Critical to end an alarm
-
-	Events             uint64
-	EffectiveCustomers float64
-	ReferenceEvents    uint64
-	Bins               []schemas.BinShift // every place, in the profile's order
+	PSI      float64 // of the window as counted, smoothed; NaN if nothing can be said
+	Evidence float64 // nats against every population whose PSI is at most the relevant one; NaN likewise
+	Visible  float64 // the smallest PSI that would be called drifting with these customers; NaN likewise
+	Events   uint64
+	// Customers is the number of independent customers that the events are worth.
+	Customers float64
 }
 
-// Rule judges a feature's window. Population calls Judge once a feature and evaluation, with the counts of the feature's
-// places and the number of features that are asked in the same evaluation; Judge sets State, PSI, Critical, PValue and
-// Calm. It must be safe for concurrent use.
-//
-// How long a judgement must hold before it is an alarm is not the rule's concern but that of Alarms.
-type Rule interface {
-	Judge(finding *Finding, feature *Feature, counts []uint64, features int)
+// RuleConfig sets the limits of the rule.
+type RuleConfig struct {
+	Shift       float64 // PSI of a population from which on its shift is relevant
+	AlarmsAYear float64 // false alarms a model may raise in a year, over everything that is asked
+	// CustomersAPlace is how many independent customers a window must hold for each place before anything is said, and
+	// CalmCustomersAPlace before an alarm may end.
+	CustomersAPlace, CalmCustomersAPlace float64
+	// Calm is the part of Shift below which the PSI of a window is calm.
+	Calm float64
+	// ReferenceAPlace bounds the noise of the profile, which costs a PSI of (B−1)/M: the M independent customers of the
+	// profile must be at least so many times (B−1)/Shift.
+	ReferenceAPlace float64
 }
 
-// RelevantShiftConfig sets the limits of RelevantShift.
-type RelevantShiftConfig struct {
-	Shift        float64 // the PSI of the population from which on a shift matters
-	ShiftAlpha   float64 // chance that a population with exactly this PSI is called drifting at one evaluation
-	Significance float64 // chance that any feature of an unmoved population is, shared over the features
-	Calm         float64 // part of the critical PSI below which an alarm may end
-	EventsAPlace float64 // effective customers per place below which nothing is said
-}
-
-// DefaultRelevantShiftConfig calls a true PSI above 0.1 relevant.
-func DefaultRelevantShiftConfig() RelevantShiftConfig {
-	return RelevantShiftConfig{Shift: 0.1, ShiftAlpha: 0.01, Significance: 1e-4, Calm: 0.7, EventsAPlace: 10}
+// DefaultRuleConfig calls a PSI above 0.1 relevant and allows for one false alarm a year.
+func DefaultRuleConfig() RuleConfig {
+	return RuleConfig{Shift: 0.1, AlarmsAYear: 1, CustomersAPlace: 10, CalmCustomersAPlace: 50, Calm: 0.7, ReferenceAPlace: 20}
 }
 
 // Validate reports all faults at once.
-func (c RelevantShiftConfig) Validate() error {
+func (c RuleConfig) Validate() error {
 	var faults []error
 	check := func(ok bool, key string, value, example float64, want string) {
 		if !ok {
-			faults = append(faults, fmt.Errorf("drift.rule.%s: %v is not %s, for example %v", key, value, want, example))
+			faults = append(faults, fmt.Errorf("drift.%s: %v is not %s, for example %v", key, value, want, example))
 		}
 	}
-	check(c.Shift > 0 && c.Shift < 10, "shift", c.Shift, 0.1, "between 0 and 10")
-	check(c.ShiftAlpha > 0 && c.ShiftAlpha <= 0.5, "shift_alpha", c.ShiftAlpha, 0.01, "above 0 and at most 0.5")
-	check(c.Significance > 1e-30 && c.Significance < 1, "significance", c.Significance, 1e-4, "between 0 and 1")
+	check(c.Shift > 0 && c.Shift < 10, "relevant_psi", c.Shift, 0.1, "above 0 and below 10")
+	check(c.AlarmsAYear > 1e-6 && c.AlarmsAYear <= 1000, "false_alarms_a_year", c.AlarmsAYear, 1, "above 0.000001 and at most 1000")
+	check(c.CustomersAPlace >= 1 && c.CustomersAPlace < 1e6, "customers_a_place", c.CustomersAPlace, 10, "at least 1")
+	check(c.CalmCustomersAPlace >= c.CustomersAPlace && c.CalmCustomersAPlace < 1e6, "calm_customers_a_place", c.CalmCustomersAPlace, 50, "at least customers_a_place")
 	check(c.Calm > 0 && c.Calm <= 1, "calm", c.Calm, 0.7, "above 0 and at most 1")
-	check(c.EventsAPlace >= 1 && c.EventsAPlace < 1e6, "events_a_place", c.EventsAPlace, 10, "at least 1")
+	check(c.ReferenceAPlace >= 0 && c.ReferenceAPlace < 1e6, "reference_a_place", c.ReferenceAPlace, 20, "at least 0")
 	return errors.Join(faults...)
 }
 
-// RelevantShift calls a feature drifting when its PSI is above what a barely relevant shift would show at this sample
-// size and, beside that, too large for chance.
-type RelevantShift struct{ cfg RelevantShiftConfig }
+// Questions is how often a model's population is asked about.
+type Questions struct {
+	Features int           // inputs, score and what else has places
+	Horizons int           // windows judged at each evaluation
+	Every    time.Duration // between evaluations of windows that moved on
+}
 
-// NewRelevantShift returns the rule.
-func NewRelevantShift(cfg RelevantShiftConfig) (*RelevantShift, error) {
+const year = 365 * 24 * time.Hour
+
+// Rule judges a feature's window. It is immutable and may be shared.
+//
+// It holds one union bound over every question asked in a year: each may be answered wrongly with probability
+// AlarmsAYear / (Features × Horizons × evaluations a year), whatever the dependence between minutes, features and
+// overlapping windows. So it needs no hold time and no other care for repeated looks.
+type Rule struct {
+	cfg RuleConfig
+	// Needed is the evidence, in nats, that one judgement must reach.
+	Needed float64
+}
+
+// NewRule returns the rule for a model of which so much is asked.
+func NewRule(cfg RuleConfig, q Questions) (*Rule, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	return &RelevantShift{cfg: cfg}, nil
+	if q.Features < 1 || q.Horizons < 1 || q.Every <= 0 {
+		return nil, fmt.Errorf("drift rule: %d features over %d horizons every %v is no question", q.Features, q.Horizons, q.Every)
+	}
+	asked := float64(q.Features) * float64(q.Horizons) * float64(year) / float64(q.Every)
+	return &Rule{cfg: cfg, Needed: max(0, math.Log(asked/cfg.AlarmsAYear))}, nil
 }
 
-// Judge implements Rule. Both samples must hold EventsAPlace events a place; the window's are counted in effective
-// customers, since events of returning customers say less than as many events of different ones.
-func (r *RelevantShift) Judge(finding *Finding, feature *Feature, counts []uint64, features int) {
-	places := len(counts)
-	null := PSINull{Current: finding.EffectiveCustomers, Reference: float64(finding.ReferenceEvents), Places: places}
-	if needed := r.cfg.EventsAPlace * float64(places); null.Current < needed || null.Reference < needed {
-		finding.State = StateInsufficientData
-		return
+// Judge compares the counts of a feature's places with its reference shares. groups are the events of each customer
+// group in the same window, referenceCustomers the independent customers of the profile.
+func (r *Rule) Judge(counts []uint64, reference []float64, groups *Groups, referenceCustomers float64) Judgement {
+	j := Judgement{State: StateOK, PSI: math.NaN(), Evidence: math.NaN(), Visible: math.NaN()}
+	for _, c := range counts {
+		j.Events += c
 	}
-	finding.PSI = PSI(AppendShares(make([]float64, 0, places), counts), feature.Shares)
-	finding.PValue = null.PValue(finding.PSI)
-	finding.Critical = max(
-		null.CriticalShift(r.cfg.Shift, r.cfg.ShiftAlpha),
-		null.Critical(r.cfg.Significance/float64(features)),
-	)
-	finding.State = StateOK
-	if finding.PSI > finding.Critical {
-		finding.State = StateDrifting
+	places := float64(len(counts))
+	j.Customers = float64(j.Events) / groups.DesignEffect()
+	switch needed := r.cfg.CustomersAPlace * places; {
+	case referenceCustomers < r.cfg.ReferenceAPlace*(places-1)/r.cfg.Shift:
+		j.State = StateInsufficientReference
+		return j
+	case j.Customers < needed && float64(j.Events) >= needed && groups.largestShare() >= dominant:
+		j.State = StateDominated
+		return j
+	case j.Customers < needed:
+		j.State = StateInsufficientData
+		return j
 	}
-	finding.Calm = finding.PSI < r.cfg.Calm*finding.Critical
+	j.PSI = smoothedPSI(counts, reference)
+	j.Evidence = evidence(mix(counts, reference, r.cfg.Shift).divergence, j.Customers, r.cfg.Shift, len(counts))
+	j.Visible = visible(r.Needed, j.Customers, r.cfg.Shift, len(counts))
+	if j.Evidence > r.Needed {
+		j.State = StateDrifting
+	}
+	return j
+}
+
+// dominant is the share of one customer group from which on it outweighs the rest: sixty-four groups have 1.6% each.
+const dominant = 0.1
+
+// canEnd says whether the judgement rests on customers enough to end an alarm, and calm whether it does end it.
+func (r *Rule) canEnd(j *Judgement, places int) bool {
+	return !math.IsNaN(j.PSI) && j.Customers >= r.cfg.CalmCustomersAPlace*float64(places)
+}
+
+func (r *Rule) calm(j *Judgement) bool { return j.PSI < r.cfg.Calm*r.cfg.Shift }
+
+// YearsByChance is after how many years, on average, chance gives at least this evidence once, over everything that is
+// asked.
+func (r *Rule) YearsByChance(evidence float64) float64 {
+	return math.Exp(evidence-r.Needed) / r.cfg.AlarmsAYear
+}
+
+// standing is the judgement of several horizons that a feature's state follows from: the drifting one of most evidence,
+// else the first that says anything, else the first of the most telling state.
+func standing(judgements []Judgement) int {
+	rank := func(j *Judgement) int {
+		return slices.Index([]State{StateInsufficientData, StateDominated, StateInsufficientReference, StateOK, StateDrifting}, j.State)
+	}
+	best := 0
+	for i := range judgements {
+		a, b := &judgements[i], &judgements[best]
+		if rank(a) > rank(b) || a.State == StateDrifting && b.State == StateDrifting && a.Evidence > b.Evidence {
+			best = i
+		}
+	}
+	return best
 }

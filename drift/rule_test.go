@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -60,17 +61,27 @@ func draw(random *rand.Rand, population []float64, customers, eventsEach int) []
 	return counts
 }
 
-func judge(t testing.TB, f *Feature, counts []uint64, designEffect float64, reference uint64) Finding {
+// judge asks as a model of 21 features does; every customer has designEffect events.
+func judge(t testing.TB, f *Feature, counts []uint64, designEffect float64, reference float64) Judgement {
 	t.Helper()
-	rule, err := NewRelevantShift(DefaultRelevantShiftConfig())
+	rule, err := NewRule(DefaultRuleConfig(), Questions{Features: 21, Horizons: 5, Every: time.Minute})
 	require.NoError(t, err)
-	n := uint64(0)
-	for _, c := range counts {
-		n += c
+	require.InDelta(t, 17.8, rule.Needed, 0.05)
+	return rule.Judge(counts, f.Shares, groupsWorth(sum(counts), designEffect), reference)
+}
+
+// groupsWorth are groups of n events with a design effect.
+func groupsWorth(n uint64, designEffect float64) *Groups {
+	var groups Groups
+	mean := float64(n) / float64(len(groups))
+	apart := math.Sqrt(max(0, designEffect-1) * mean * 63 / 64) // half of the groups above, half below
+	for i := range groups {
+		groups[i] = uint64(math.Round(max(0, mean+apart*float64(1-2*(i%2)))))
 	}
-	finding := Finding{PSI: math.NaN(), Events: n, EffectiveCustomers: float64(n) / designEffect, ReferenceEvents: reference}
-	rule.Judge(&finding, f, counts, 21)
-	return finding
+	if designEffect == 1 {
+		groups = Groups{}
+	}
+	return &groups
 }
 
 func TestRuleSaysNothingOfTooLittleData(t *testing.T) {
@@ -79,25 +90,34 @@ func TestRuleSaysNothingOfTooLittleData(t *testing.T) {
 	moved := tilted(population, 3)
 	few := judge(t, f, draw(random, moved, 119, 1), 1, 10_000)
 	require.Equal(t, StateInsufficientData, few.State)
-	require.True(t, math.IsNaN(few.PSI), "a number that means nothing is not given")
+	require.True(t, math.IsNaN(few.PSI) && math.IsNaN(few.Evidence) && math.IsNaN(few.Visible), "a number that means nothing is not given")
 	require.Equal(t, StateDrifting, judge(t, f, draw(random, moved, 120, 1), 1, 10_000).State)
 	require.Equal(t, StateInsufficientData, judge(t, f, draw(random, moved, 100, 22), 22, 10_000).State, "events of returning customers are not data")
-	small, _ := twelvePlaces(110)
-	require.Equal(t, StateInsufficientData, judge(t, small, draw(random, moved, 5000, 1), 1, 110).State, "too small a reference")
+	counts := draw(random, moved, 2000, 1)
+	require.Equal(t, StateInsufficientReference, judge(t, f, counts, 1, 2199).State, "the profile's own noise is no shift")
+	require.Equal(t, StateDrifting, judge(t, f, counts, 1, 2200).State)
 }
 
-func TestRuleDrawsItsLineWhereBothGatesAreMet(t *testing.T) {
+func TestOneCustomerWhoFloodsTheStreamIsNamedAndRaisesNothing(t *testing.T) {
 	f, population := twelvePlaces(10_000)
 	random := rand.New(rand.NewPCG(1, 1))
-	for _, customers := range []int{120, 20_000} { // chance sets the line of small windows, relevance that of large ones
-		null := PSINull{Current: float64(customers), Reference: 10_000, Places: 12}
-		chance, relevant := null.Critical(1e-4/21), null.CriticalShift(0.1, 0.01)
-		require.Equal(t, customers == 120, chance > relevant)
-		require.Equal(t, max(chance, relevant), judge(t, f, draw(random, population, customers, 1), 1, 10_000).Critical)
+	rule, err := NewRule(DefaultRuleConfig(), Questions{Features: 21, Horizons: 5, Every: time.Minute})
+	require.NoError(t, err)
+	var groups Groups
+	for range 60_000 {
+		groups[random.IntN(len(groups))]++
 	}
+	counts := draw(random, population, 60_000, 1)
+	require.Equal(t, StateOK, rule.Judge(counts, f.Shares, &groups, 10_000).State)
+	counts[4] += 15_000
+	groups[9] += 15_000
+	flooded := rule.Judge(counts, f.Shares, &groups, 10_000)
+	require.Equal(t, StateDominated, flooded.State)
+	require.Less(t, flooded.Customers, 60.0)
+	require.EqualValues(t, 75_000, flooded.Events)
 }
 
-// Fixed seeds; each case is one feature at one moment, so hold and union over features come on top.
+// Fixed seeds; each case is one feature at one moment. Whole years, with every window and minute, are internal/driftsim's.
 func TestRuleHoldsFalseAlarmsAndFindsShifts(t *testing.T) {
 	const trials = 1500
 	f, population := twelvePlaces(10_000)
@@ -110,9 +130,10 @@ func TestRuleHoldsFalseAlarmsAndFindsShifts(t *testing.T) {
 		{"no shift, smallest window", 0, 120, 1, 0, 0},
 		{"no shift", 0, 1200, 1, 0, 0},
 		{"no shift, customers with 22 events each", 0, 300, 22, 0, 0},
-		{"harmless shift", 0.05, 1200, 1, 0, 0.002},
-		{"barely relevant shift", 0.1, 1200, 1, 0, 0.03},
-		{"barely relevant shift, large window", 0.1, 20_000, 1, 0, 0.03},
+		{"harmless shift", 0.05, 1200, 1, 0, 0},
+		{"barely relevant shift", 0.1, 1200, 1, 0, 0},
+		{"barely relevant shift, large window", 0.1, 20_000, 1, 0, 0},
+		{"shift as large as can just be seen", 0.25, 1200, 1, 0.2, 0.8},
 		{"shift of 0.25", 0.25, 3600, 1, 0.98, 1},
 		{"shift of 0.5", 0.5, 1200, 1, 0.99, 1},
 		{"shift of 0.5, customers with 22 events each", 0.5, 1200, 22, 0.99, 1},
@@ -129,12 +150,11 @@ func TestRuleHoldsFalseAlarmsAndFindsShifts(t *testing.T) {
 			drifting := 0
 			for range trials {
 				counts := draw(random, moved, tt.customers, tt.eventsEach)
-				finding := judge(t, f, counts, float64(tt.eventsEach), 10_000)
-				require.NotEqual(t, StateInsufficientData, finding.State)
-				if finding.State == StateDrifting {
+				j := judge(t, f, counts, float64(tt.eventsEach), 10_000)
+				require.NotEqual(t, StateInsufficientData, j.State)
+				if j.State == StateDrifting {
 					drifting++
 				}
-				require.False(t, finding.Calm && finding.State == StateDrifting)
 			}
 			share := float64(drifting) / float64(trials)
 			require.GreaterOrEqual(t, share, tt.least)
@@ -146,10 +166,11 @@ func TestRuleHoldsFalseAlarmsAndFindsShifts(t *testing.T) {
 // From events to an alert, over the window's own machinery: an unmoved hour, then an input that goes missing.
 func TestShiftInTheStreamBecomesAnAlertAndNothingElseDoes(t *testing.T) {
 	profile, contract := telcoProfile(t)
-	a, err := NewAccumulator(profile, contract, DefaultWindowConfig(), source, nil)
+	a, err := NewAccumulator(profile, contract, minutes, source, nil)
 	require.NoError(t, err)
 	population := newPopulation(t, profile)
-	alarms := newAlarms(t, DefaultAlarmConfig())
+	alarms, err := NewAlarms(population, model, DefaultAlarmConfig())
+	require.NoError(t, err)
 	const perMinute = 60
 	rows, probabilities := customers(contract, 180*perMinute, 11)
 	keys := customerKeys(rows.Len())
@@ -168,7 +189,7 @@ func TestShiftInTheStreamBecomesAnAlertAndNothingElseDoes(t *testing.T) {
 		a.Commit()
 		require.NoError(t, a.Committed(func(_ []byte, state *schemas.DriftState) error { return population.Apply(state) }))
 		watermark, _ := population.Watermark()
-		for _, record := range alarms.Step(at, population.Evaluate(watermark-1)) {
+		for _, record := range alarms.Step(at, population.Evaluate(watermark-1, alarms.Marks())) {
 			if record.State == schemas.AlertRaised {
 				raisedAt[record.Feature] = i / perMinute
 				require.Equal(t, "missing", record.TopBins[0].Label)
@@ -177,6 +198,6 @@ func TestShiftInTheStreamBecomesAnAlertAndNothingElseDoes(t *testing.T) {
 	}
 	require.Len(t, raisedAt, 1)
 	require.Contains(t, raisedAt, "number_4")
-	require.Greater(t, raisedAt["number_4"], 90+13, "held")
-	require.Less(t, raisedAt["number_4"], 90+40)
+	require.GreaterOrEqual(t, raisedAt["number_4"], 90)
+	require.Less(t, raisedAt["number_4"], 90+10)
 }

@@ -25,6 +25,16 @@ type DriftAlert struct {
 	At              int64
 	TopBins         []BinShift // the places that moved most, first first
 	Message         string
+
+	Evidence       float64 // nats against every harmless population
+	EvidenceNeeded float64 // nats that raise
+	Horizon        int32   // seconds: the longest window that is looked at here
+	Customers      float64 // independent customers that the events are worth
+	// Effect on the mean margin in nats, and the input's share in what the contributions vary by; 0: not known.
+	Effect, Importance            float64
+	Rank                          int32   // among the drifting features, by their effect, from 1
+	ScorePSI                      float64 // of the scores in the same window
+	ScoreMean, ScoreReferenceMean float64 // mean probability there and in the reference population
 }
 
 // BinShift is how one place of a feature's profile moved.
@@ -62,10 +72,21 @@ func (a *DriftAlert) AppendAvro(dst []byte) []byte {
 		}
 	}
 	dst = append(dst, 0)
-	return appendString(dst, a.Message)
+	dst = appendString(dst, a.Message)
+	dst = appendDouble(dst, a.Evidence)
+	dst = appendDouble(dst, a.EvidenceNeeded)
+	dst = appendLong(dst, int64(a.Horizon))
+	dst = appendDouble(dst, a.Customers)
+	dst = appendDouble(dst, a.Effect)
+	dst = appendDouble(dst, a.Importance)
+	dst = appendLong(dst, int64(a.Rank))
+	dst = appendDouble(dst, a.ScorePSI)
+	dst = appendDouble(dst, a.ScoreMean)
+	return appendDouble(dst, a.ScoreReferenceMean)
 }
 
-// DecodeDriftAlert reads an Avro body that was written with the current schema into a, reusing its memory. The error is
+// DecodeDriftAlert reads an Avro body that was written with the current schema, or with the first, into a, reusing its
+// memory. The error is
 // a *[RecordError]; a is then half filled.
 func DecodeDriftAlert(body []byte, a *DriftAlert) error {
 	r := wireReader{b: body}
@@ -95,5 +116,14 @@ func DecodeDriftAlert(body []byte, a *DriftAlert) error {
 		}
 	}
 	r.string(&a.Message)
+	a.Evidence, a.EvidenceNeeded, a.Horizon, a.Customers, a.Effect, a.Importance, a.Rank = 0, 0, 0, 0, 0, 0, 0
+	a.ScorePSI, a.ScoreMean, a.ScoreReferenceMean = 0, 0, 0
+	if r.more() {
+		a.Evidence, a.EvidenceNeeded = r.double(), r.double()
+		a.Horizon = r.int()
+		a.Customers, a.Effect, a.Importance = r.double(), r.double(), r.double()
+		a.Rank = r.int()
+		a.ScorePSI, a.ScoreMean, a.ScoreReferenceMean = r.double(), r.double(), r.double()
+	}
 	return r.finish("drift alert")
 }

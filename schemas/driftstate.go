@@ -17,6 +17,10 @@ type DriftState struct {
 	Features    []string
 	Counts      [][]uint32 // per feature and place of the profile
 	Groups      [DriftGroups]uint32
+
+	AbsorbedUntil int64     // ms: finer buckets inside this one that start before it are in the counts
+	SegmentGroups []uint32  // DriftGroups a segment of the profile
+	Moments       []float64 // per numeric feature: sum and sum of squares about its centre, minimum, maximum
 }
 
 // AppendKey appends the compaction key to dst: digest/topic/partition/width/bucketstart as text.
@@ -44,7 +48,16 @@ func (s *DriftState) AppendAvro(dst []byte) []byte {
 		}
 	}
 	dst = append(dst, 0)
-	return appendCounts(dst, s.Groups[:])
+	dst = appendCounts(dst, s.Groups[:])
+	dst = appendLong(dst, s.AbsorbedUntil)
+	dst = appendCounts(dst, s.SegmentGroups)
+	if len(s.Moments) > 0 {
+		dst = appendLong(dst, int64(len(s.Moments)))
+		for _, m := range s.Moments {
+			dst = appendDouble(dst, m)
+		}
+	}
+	return append(dst, 0)
 }
 
 func appendCounts(dst []byte, counts []uint32) []byte {
@@ -57,7 +70,8 @@ func appendCounts(dst []byte, counts []uint32) []byte {
 	return append(dst, 0)
 }
 
-// DecodeDriftState reads an Avro body that was written with the current schema into s, reusing its memory. The error is
+// DecodeDriftState reads an Avro body that was written with the current schema, or with the first, into s, reusing its
+// memory. The error is
 // a *[RecordError]; s is then half filled.
 func DecodeDriftState(body []byte, s *DriftState) error {
 	r := wireReader{b: body}
@@ -89,6 +103,16 @@ func DecodeDriftState(body []byte, s *DriftState) error {
 	}
 	if groups != DriftGroups {
 		r.fail(errGroupNumber)
+	}
+	s.AbsorbedUntil, s.SegmentGroups, s.Moments = 0, s.SegmentGroups[:0], s.Moments[:0]
+	if r.more() {
+		s.AbsorbedUntil = r.long()
+		s.SegmentGroups = r.counts(s.SegmentGroups)
+		for n := r.block(); n > 0; n = r.block() {
+			for ; n > 0 && r.err == nil; n-- {
+				s.Moments = append(s.Moments, r.double())
+			}
+		}
 	}
 	return r.finish("drift state")
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"sort"
 	"strings"
 	"testing"
@@ -64,7 +65,7 @@ func sampleDeadLetter() *DeadLetter {
 }
 
 func sampleDriftState() *DriftState {
-	s := &DriftState{ModelDigest: "sha256:00", Topic: "customer-activity", Partition: 11, BucketStart: 1_760_000_040_000, BucketWidth: 60, NextOffset: 77, Features: []string{"tenure", ""}, Counts: [][]uint32{{1, 0, math.MaxUint32}, {}}}
+	s := &DriftState{ModelDigest: "sha256:00", Topic: "customer-activity", Partition: 11, BucketStart: 1_760_000_040_000, BucketWidth: 60, NextOffset: 77, Features: []string{"tenure", ""}, Counts: [][]uint32{{1, 0, math.MaxUint32}, {}}, AbsorbedUntil: 1_760_000_000_000, SegmentGroups: []uint32{1, 0, 7}, Moments: []float64{-1.5, math.Inf(1)}}
 	for i := range s.Groups {
 		s.Groups[i] = uint32(i * i * i)
 	}
@@ -75,6 +76,7 @@ func sampleDriftAlert() *DriftAlert {
 	return &DriftAlert{
 		AlertID: "a-1", State: AlertRaised, ModelName: "telco", ModelVersion: "1", ModelDigest: "sha256:00", Feature: "tenure", PSI: 0.31, Critical: 0.12, PValue: 1e-9,
 		WindowStart: 1, WindowEnd: 60_000, Events: 812, ReferenceEvents: 3521, At: 60_001, TopBins: []BinShift{{"[0, 5)", 0.1, 0.3, 0.2}, {"missing", 0, 0, 0}}, Message: "tenure moved",
+		Evidence: 21.5, EvidenceNeeded: 17.8, Horizon: 3600, Customers: 640.5, Effect: -0.2, Importance: 0.3, Rank: 2, ScorePSI: 0.14, ScoreMean: 0.4, ScoreReferenceMean: 0.26,
 	}
 }
 
@@ -115,7 +117,10 @@ func native(t *testing.T, v any) map[string]any {
 			"counts": list(len(v.Counts), func(i int) any {
 				return list(len(v.Counts[i]), func(j int) any { return int64(v.Counts[i][j]) })
 			}),
-			"groups": list(len(v.Groups), func(i int) any { return int64(v.Groups[i]) }),
+			"groups":         list(len(v.Groups), func(i int) any { return int64(v.Groups[i]) }),
+			"absorbed_until": v.AbsorbedUntil,
+			"segment_groups": list(len(v.SegmentGroups), func(i int) any { return int64(v.SegmentGroups[i]) }),
+			"moments":        list(len(v.Moments), func(i int) any { return v.Moments[i] }),
 		}
 	case *DriftAlert:
 		return map[string]any{
@@ -125,6 +130,8 @@ func native(t *testing.T, v any) map[string]any {
 				b := v.TopBins[i]
 				return map[string]any{"label": b.Label, "reference": b.Reference, "current": b.Current, "contribution": b.Contribution}
 			}), "message": v.Message,
+			"evidence": v.Evidence, "evidence_needed": v.EvidenceNeeded, "horizon": v.Horizon, "customers": v.Customers, "effect": v.Effect, "importance": v.Importance, "rank": v.Rank,
+			"score_psi": v.ScorePSI, "score_mean": v.ScoreMean, "score_reference_mean": v.ScoreReferenceMean,
 		}
 	}
 	t.Fatalf("no native form of %T", v)
@@ -171,7 +178,7 @@ func TestRecordsEncodeAsGoavroDoesAndComeBack(t *testing.T) {
 			t.Errorf("%d:\n got %+v\nwant %+v", i, back, c.record)
 		}
 		for cut := range body {
-			if _, err := c.decode(body[:cut]); err == nil {
+			if _, err := c.decode(body[:cut]); err == nil && !slices.Equal(body[:cut], ofTheFirstVersion(t, c.record)) {
 				t.Errorf("%d %T: cut at %d of %d is accepted", i, c.record, cut, len(body))
 			}
 		}
@@ -182,6 +189,44 @@ func TestRecordsEncodeAsGoavroDoesAndComeBack(t *testing.T) {
 		if n := testing.AllocsPerRun(10, func() { dst = c.record.AppendAvro(dst[:0]) }); n != 0 {
 			t.Errorf("%T: %v allocations", c.record, n)
 		}
+	}
+}
+
+// ofTheFirstVersion is the body that a program wrote before the schema grew, nil where it has not.
+func ofTheFirstVersion(t *testing.T, record appender) []byte {
+	t.Helper()
+	name := ""
+	switch record.(type) {
+	case *DriftState:
+		name = "drift_state"
+	case *DriftAlert:
+		name = "drift_alert"
+	default:
+		return nil
+	}
+	schema, err := os.ReadFile("avsc/history/" + name + ".v1.avsc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	codec, err := goavro.NewCodec(string(schema))
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := codec.BinaryFromNative(nil, native(t, record))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return body
+}
+
+func TestRecordsOfTheFirstVersionAreReadWithoutWhatCameLater(t *testing.T) {
+	state := sampleDriftState()
+	if err := DecodeDriftState(ofTheFirstVersion(t, state), state); err != nil || state.AbsorbedUntil != 0 || len(state.SegmentGroups)+len(state.Moments) != 0 || state.NextOffset != 77 {
+		t.Errorf("%+v: %v", state, err)
+	}
+	alert := sampleDriftAlert()
+	if err := DecodeDriftAlert(ofTheFirstVersion(t, alert), alert); err != nil || alert.Evidence != 0 || alert.Rank != 0 || alert.ScoreMean != 0 || alert.Message != "tenure moved" {
+		t.Errorf("%+v: %v", alert, err)
 	}
 }
 

@@ -166,6 +166,9 @@ func (r *wireReader) counts(list []uint32) []uint32 {
 	return list
 }
 
+// more says whether another field follows. Schemas grow at their end, so what an older one wrote ends before it.
+func (r *wireReader) more() bool { return r.err == nil && len(r.b) > 0 }
+
 // finish reports the first error, or bytes that are left over. The class tells which.
 func (r *wireReader) finish(record string) error {
 	class, err := Malformed, r.err

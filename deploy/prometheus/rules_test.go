@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
@@ -37,10 +38,10 @@ func TestRulesAskForDriftMetricsThatExist(t *testing.T) {
 	contract := schemas.Contract{Inputs: []schemas.Input{{Name: "tenure", Kind: schemas.Number}}}
 	rows := schemas.NewRows(1, 1)
 	rows.Append()
-	profile, err := drift.BuildProfile(contract, rows, []float64{0.5}, drift.DefaultProfileConfig())
+	profile, err := drift.BuildProfile(contract, drift.Reference{Rows: rows, Probabilities: []float64{0.5}}, drift.DefaultProfileConfig())
 	require.NoError(t, err)
 	registry := prometheus.NewRegistry()
-	_, err = drift.NewMetrics(registry, profile)
+	_, err = drift.NewMetrics(registry, profile, drift.DefaultWindowConfig(time.Minute).Horizons)
 	require.NoError(t, err)
 	families, err := registry.Gather()
 	require.NoError(t, err)

@@ -30,7 +30,7 @@ func Load(dir string) (*scoring.Model, *drift.Profile, error) {
 }
 
 func checkProfile(profile *drift.Profile, contract schemas.Contract) error {
-	features := profile.Features[:len(profile.Features)-1] // the last is the score, or ReadProfile would have failed
+	features := profile.Features[:profile.Inputs()]
 	if len(features) != len(contract.Inputs) {
 		return fmt.Errorf("%d inputs and the score, the manifest declares %d inputs: the profile is of another model", len(features), len(contract.Inputs))
 	}

@@ -29,7 +29,7 @@ func written(t *testing.T) string {
 		margins = append(margins, float64(i))
 		probabilities = append(probabilities, 1/(1+math.Exp(-float64(i))))
 	}
-	profile, err := drift.BuildProfile(contract, rows, probabilities, drift.DefaultProfileConfig())
+	profile, err := drift.BuildProfile(contract, drift.Reference{Rows: rows, Probabilities: probabilities}, drift.DefaultProfileConfig())
 	if err != nil {
 		t.Fatal(err)
 	}

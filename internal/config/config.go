@@ -154,11 +154,13 @@ type Reasons struct {
 // Drift sets the population statistics and the alarm.
 type Drift struct {
 	Enabled       bool     `yaml:"enabled"`
-	Bucket        Duration `yaml:"bucket"`  // event time of one bucket
-	Buckets       int      `yaml:"buckets"` // how many make the window
-	EvaluateEvery Duration `yaml:"evaluate_every"`
-	Hold          int      `yaml:"hold"`         // evaluations in a row before an alarm is raised or cleared
-	RelevantPSI   float64  `yaml:"relevant_psi"` // a smaller true shift is no alarm
+	// Bucket is the event time of the finest bucket. Everything else follows: rings of 60, 24 × 60 and 7 × 1440 of them,
+	// windows of 10, 60, 360, 1440 and 10080.
+	Bucket           Duration `yaml:"bucket"`
+	EvaluateEvery    Duration `yaml:"evaluate_every"`
+	RelevantPSI      float64  `yaml:"relevant_psi"`        // a smaller true shift is no alarm
+	FalseAlarmsAYear float64  `yaml:"false_alarms_a_year"` // of a model, over all that is asked
+	ClearHold        int      `yaml:"clear_hold"`          // calm evaluations in a row before an alarm is cleared
 }
 
 // Admin is the HTTP listener for metrics and probes.
@@ -236,12 +238,12 @@ func Default() Config {
 		},
 		Reasons: Reasons{Top: 3},
 		Drift: Drift{
-			Enabled:       true,
-			Bucket:        Duration(time.Minute),
-			Buckets:       60,
-			EvaluateEvery: Duration(time.Minute),
-			Hold:          15,
-			RelevantPSI:   0.1,
+			Enabled:          true,
+			Bucket:           Duration(time.Minute),
+			EvaluateEvery:    Duration(time.Minute),
+			RelevantPSI:      0.1,
+			FalseAlarmsAYear: 1,
+			ClearHold:        30,
 		},
 		Admin:    Admin{Listen: "127.0.0.1:9095"},
 		Log:      Log{Level: "info", Format: "auto"},

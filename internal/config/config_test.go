@@ -40,7 +40,7 @@ delivery: exactly-twice
 group: {heartbeat_interval: 5s}
 topics: {events: "a b", scores: churn-dead-letters}
 fetch: {max_bytes: lots}
-drift: {hold: 0}
+drift: {clear_hold: 0}
 admin: {listen: "9095"}
 `)
 	_, err := Load(path, []string{"CHURNSTREAM_LOG_LEVEL=loud", "CHURNSTREAM_ADMIN_PPROF=perhaps"})
@@ -49,7 +49,7 @@ admin: {listen: "9095"}
 	}
 	for _, want := range []string{
 		"brokers[0]:", "registry.urls[0]:", "line 4: unknown key modle", "model:", "delivery:", "group.heartbeat_interval:",
-		"topics.events:", "topics.dead_letters:", "lots", "drift.hold:", "admin.listen:", "log.level:", "CHURNSTREAM_ADMIN_PPROF",
+		"topics.events:", "topics.dead_letters:", "lots", "drift.clear_hold:", "admin.listen:", "log.level:", "CHURNSTREAM_ADMIN_PPROF",
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is not named in:\n%v", want, err)
@@ -66,17 +66,17 @@ func TestEachFaultOfAFileIsNamedWithKeyAndLineBesideTheOthers(t *testing.T) {
 		want, none []string
 	}{
 		"wrong durations, types, values and keys": {
-			"model: m\nfetch:\n  max_wait: 5\n  max_bytes: lots\ngroup: {session_timeout: soon, id: [a]}\ndrift: {enabled: maybe, hold: 0}\nadmin: nine\nbrokers: a:1\nlgo: {}\n",
+			"model: m\nfetch:\n  max_wait: 5\n  max_bytes: lots\ngroup: {session_timeout: soon, id: [a]}\ndrift: {enabled: maybe, clear_hold: 0}\nadmin: nine\nbrokers: a:1\nlgo: {}\n",
 			[]string{
 				"line 3: fetch.max_wait:", "line 4: fetch.max_bytes: \"lots\" is not a whole number", "line 5: group.session_timeout: \"soon\" is not a duration", "line 5: group.id: a list is not a text",
-				"line 6: drift.enabled:", "drift.hold: 0", "line 7: admin: \"nine\" is not a section", "line 8: brokers: \"a:1\" is not a list", "line 9: unknown key lgo",
+				"line 6: drift.enabled:", "drift.clear_hold: 0", "line 7: admin: \"nine\" is not a section", "line 8: brokers: \"a:1\" is not a list", "line 9: unknown key lgo",
 			},
 			[]string{"model:", "group.id: is empty"},
 		},
 		"a wrong type of the model":    {"model: [a]\n", []string{"line 1: model: a list is not a text"}, []string{"is empty"}},
 		"what is not YAML":             {"model: m\n\tbrokers: [\n", []string{"line 2"}, []string{"model:"}},
 		"an alias that holds itself":   {"model: &a [*a]\n", []string{"contains itself"}, []string{"is empty"}},
-		"a key that occurs twice":      {"model: m\nmodel: n\ndrift: {hold: 0}\n", []string{"line 2", "already defined at line 1", "drift.hold"}, []string{"is empty"}},
+		"a key that occurs twice":      {"model: m\nmodel: n\ndrift: {clear_hold: 0}\n", []string{"line 2", "already defined at line 1", "drift.clear_hold"}, []string{"is empty"}},
 		"a file that is a list":        {"- model\n", []string{"line 1: the file: a list is not a section"}, nil},
 		"two documents":                {"model: m\n---\nmodel: n\n", []string{"more than one YAML document"}, []string{"is empty"}},
 		"topics that are directories":  {"model: m\ntopics: {events: ., scores: ..}\n", []string{"topics.events:", "topics.scores:"}, nil},
@@ -165,7 +165,7 @@ func TestEachGroupProtocolHasItsOwnWayToBeTheSameMemberAgain(t *testing.T) {
 func TestPrintedConfigurationLoadsBack(t *testing.T) {
 	cfg := Default()
 	cfg.Model = "./m"
-	cfg.Drift.Hold = 3
+	cfg.Drift.ClearHold = 3
 	text, err := cfg.YAML()
 	if err != nil {
 		t.Fatal(err)
@@ -178,7 +178,7 @@ func TestPrintedConfigurationLoadsBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if string(again) != string(text) || back.Drift.Hold != 3 {
+	if string(again) != string(text) || back.Drift.ClearHold != 3 {
 		t.Errorf("not the same:\n%s\n%s", text, again)
 	}
 }

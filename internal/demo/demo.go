@@ -125,10 +125,9 @@ func (d *Demo) prepare(ctx context.Context, dir string) (*parts, error) {
 	cfg.CreateTopics = config.CreateTopics{Enabled: true, Partitions: 4, ReplicationFactor: 1}
 	cfg.Fetch.MaxWait = config.Duration(20 * time.Millisecond)
 	cfg.Admin.Listen = ""
-	// An hour of minutes would make for a long demo: five seconds, looked at four times a second. A window moves on once
-	// a second, so a hold of two is two seconds.
-	cfg.Drift.Bucket, cfg.Drift.Buckets = config.Duration(time.Second), 5
-	cfg.Drift.EvaluateEvery, cfg.Drift.Hold = config.Duration(250*time.Millisecond), 2
+	// Minutes would make for a long demo: every minute is a second, so that the shortest window is ten of them.
+	cfg.Drift.Bucket, cfg.Drift.ClearHold = config.Duration(time.Second), 2
+	cfg.Drift.EvaluateEvery = config.Duration(250 * time.Millisecond)
 	p.cfg = cfg
 	return p, nil
 }

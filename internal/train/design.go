@@ -272,4 +272,37 @@ func (d *design) probabilities(weights []float64) (margins, probabilities []floa
 	return margins, probabilities
 }
 
+// contributions of each row's inputs to its margin: weight × (feature − its mean over the background), those of a category's
+// columns added up.
+func (t *transforms) contributions(rows *schemas.Rows, weights, background []float64) [][]float64 {
+	d := t.design(rows)
+	base := make([]float64, len(t.contract.Inputs))
+	for i, c := range t.numbers {
+		base[c.input] = weights[i] * background[i]
+	}
+	for _, c := range t.categories {
+		for _, value := range c.values {
+			feature := c.code[value]
+			base[c.input] += weights[feature] * background[feature]
+		}
+	}
+	out := make([][]float64, d.rows)
+	for r := range out {
+		row := make([]float64, len(base))
+		for i, c := range t.numbers {
+			row[c.input] = weights[i] * d.numbers[r*d.width+i]
+		}
+		for i, c := range t.categories {
+			if feature := d.hot[r*d.groups+i]; feature >= 0 {
+				row[c.input] = weights[feature]
+			}
+		}
+		for i := range row {
+			row[i] -= base[i]
+		}
+		out[r] = row
+	}
+	return out
+}
+
 func sigmoid(z float64) float64 { return 1 / (1 + math.Exp(-z)) }

@@ -12,6 +12,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/churnstream/churnstream/drift"
 	"github.com/churnstream/churnstream/schemas"
 )
 
@@ -29,6 +30,8 @@ type Specification struct {
 	Model     Model    `yaml:"model"`
 	Split     Split    `yaml:"split"`
 	Threshold float64  `yaml:"threshold"` // least probability that decides for churn
+	// Segments are categorical inputs for whose values the drift of the score is watched one by one.
+	Segments []string `yaml:"segments"`
 }
 
 // Label is what the model learns to foresee.
@@ -112,6 +115,13 @@ func (s *Specification) Contract() schemas.Contract {
 	return c
 }
 
+// profile says what the drift reference holds.
+func (s *Specification) profile() drift.ProfileConfig {
+	c := drift.DefaultProfileConfig()
+	c.Threshold, c.Segments = &s.Threshold, s.Segments
+	return c
+}
+
 // Validate reports every fault at once, each with its key and an example of a right value.
 func (s *Specification) Validate() error {
 	var faults []error
@@ -166,6 +176,11 @@ func (s *Specification) Validate() error {
 	}
 	if !(s.Threshold > 0 && s.Threshold < 1) {
 		fault("threshold: got %v, want a probability between 0 and 1, for example 0.5", s.Threshold)
+	}
+	for i, name := range s.Segments {
+		if at := s.Contract().Index(name); at < 0 || s.Inputs[at].Kind != schemas.Category {
+			fault("segments[%d]: %q is no categorical input", i, name)
+		}
 	}
 	return errors.Join(faults...)
 }

@@ -111,6 +111,15 @@ func (t *Table) subset(rows []int) *Table {
 	return out
 }
 
+// keys are the customers as bytes.
+func (t *Table) keys() [][]byte {
+	keys := make([][]byte, len(t.Customer))
+	for i, customer := range t.Customer {
+		keys[i] = []byte(customer)
+	}
+	return keys
+}
+
 // classes counts the rows of each label.
 func (t *Table) classes() (retained, churned int) {
 	for _, c := range t.Churn {

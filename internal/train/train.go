@@ -67,7 +67,8 @@ func fit(s *Specification, t *Table, from Provenance) (*scoring.Artefact, error)
 		return nil, err
 	}
 
-	a := &scoring.Artefact{Pipeline: learned.pipeline(weights, learned.design(population.Rows).means())}
+	background := learned.design(population.Rows).means()
+	a := &scoring.Artefact{Pipeline: learned.pipeline(weights, background)}
 	a.Manifest = scoring.Manifest{
 		Name: s.Name, Version: s.Version, CreatedAt: from.CreatedAt.UTC(),
 		Training: scoring.Training{
@@ -88,7 +89,10 @@ func fit(s *Specification, t *Table, from Provenance) (*scoring.Artefact, error)
 		}
 	}
 	_, probabilities := learned.design(population.Rows).probabilities(weights)
-	profile, err := drift.BuildProfile(contract, population.Rows, probabilities, drift.DefaultProfileConfig())
+	profile, err := drift.BuildProfile(contract, drift.Reference{
+		Rows: population.Rows, Probabilities: probabilities, Customers: population.keys(),
+		Contributions: learned.contributions(population.Rows, weights, background),
+	}, s.profile())
 	if err != nil {
 		return nil, err
 	}

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 	"github.com/rs/zerolog"
 	"github.com/segmentio/kafka-go"
 	"github.com/twmb/franz-go/pkg/kfake"
@@ -65,7 +66,7 @@ threshold: 0.4
 	var csv strings.Builder
 	csv.WriteString("id,tenure,charges,senior,contract,churn\n")
 	random := rand.New(rand.NewPCG(1, 1))
-	for i := range 1500 {
+	for i := range 4000 {
 		e := randomEvent(random, i)
 		charges, contract, churn := fmt.Sprintf("%.2f", e.numbers[1]), string(e.categories[3]), "no"
 		if math.IsNaN(e.numbers[1]) {
@@ -724,6 +725,10 @@ func (e *environment) checkCounts() {
 	e.t.Helper()
 	got := map[string]*schemas.DriftState{}
 	for _, r := range e.read(e.cfg.Topics.DriftState) {
+		if r.Value == nil { // a coarser bucket has taken it over, or it left the rings
+			delete(got, string(r.Key))
+			continue
+		}
 		state := &schemas.DriftState{}
 		_, body, err := schemas.SplitFrame(r.Value)
 		if err == nil {
@@ -743,7 +748,7 @@ func (e *environment) checkCounts() {
 		switch found := got[key]; {
 		case found == nil:
 			e.t.Errorf("no counts of %s", key)
-		case !bytes.Equal(found.AppendAvro(nil), state.AppendAvro(nil)):
+		case !sameCounts(found, state):
 			e.t.Errorf("counts of %s up to offset %d: %v, recounted up to %d: %v", key, found.NextOffset, found.Counts[0], state.NextOffset, state.Counts[0])
 		}
 	}
@@ -754,11 +759,18 @@ func (e *environment) checkCounts() {
 	}
 }
 
+// sameCounts compares what two states hold: up to which time finer buckets were absorbed depends on when the bucket was
+// written last, and sums of floats on the batches.
+func sameCounts(a, b *schemas.DriftState) bool {
+	near := func(x, y float64) bool { return x == y || math.Abs(x-y) <= 1e-9*max(math.Abs(x), math.Abs(y)) }
+	return a.NextOffset == b.NextOffset && a.Groups == b.Groups && slices.Equal(a.SegmentGroups, b.SegmentGroups) &&
+		slices.EqualFunc(a.Counts, b.Counts, slices.Equal[[]uint32]) && slices.EqualFunc(a.Moments, b.Moments, near)
+}
+
 // recount counts the good events as one accumulator a partition does that saw all of them in one go.
 func (e *environment) recount() map[string]*schemas.DriftState {
 	e.t.Helper()
-	window := drift.DefaultWindowConfig()
-	window.Bucket, window.Buckets = e.cfg.Drift.Bucket.Std(), e.cfg.Drift.Buckets
+	window := drift.DefaultWindowConfig(e.cfg.Drift.Bucket.Std())
 	scorer := e.model.NewScorer(scoring.ScorerConfig{})
 	rows := schemas.NewRows(len(e.model.Contract().Inputs), 1)
 	var results scoring.Results
@@ -872,6 +884,11 @@ func refusal(request kmsg.Request, code int16) kmsg.Response {
 
 // value is the sum of a metric's series; -1 if there is none.
 func (r *running) value(name string) float64 {
+	return r.valueOver("", name)
+}
+
+// valueOver is that of one horizon, where the metric has several.
+func (r *running) valueOver(horizon, name string) float64 {
 	r.t.Helper()
 	families, err := r.metrics.Gather()
 	if err != nil {
@@ -883,6 +900,9 @@ func (r *running) value(name string) float64 {
 		}
 		sum := 0.0
 		for _, m := range f.GetMetric() {
+			if slices.ContainsFunc(m.GetLabel(), func(l *dto.LabelPair) bool { return l.GetName() == "horizon" && l.GetValue() != horizon }) {
+				continue
+			}
 			sum += m.GetCounter().GetValue() + m.GetGauge().GetValue()
 		}
 		return sum

@@ -53,7 +53,7 @@ func Validate(cfg config.Config) error {
 	producing, err := producerConfig(cfg, nil)
 	faults := []error{err, producing.Validate(), fetchConfig(cfg, nil).Validate(), groupConfig(cfg, nil).Validate()}
 	if cfg.Drift.Enabled {
-		faults = append(faults, window(cfg).Validate(), alarmConfig(cfg).Validate(), shiftConfig(cfg).Validate())
+		faults = append(faults, window(cfg).Validate(), alarmConfig(cfg).Validate(), ruleConfig(cfg).Validate())
 	}
 	return errors.Join(faults...)
 }

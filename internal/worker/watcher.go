@@ -100,7 +100,7 @@ func (w *watcher) evaluate(fetch, work context.Context, population *drift.Popula
 		if !ok {
 			continue
 		}
-		evaluation := population.Evaluate(at - 1) // the bucket that ends at the watermark
+		evaluation := population.Evaluate(at-1, alarms.Marks()) // the bucket that ends at the watermark
 		alerts := alarms.Step(w.worker.now().UnixMilli(), evaluation)
 		if err := w.publish(work, publisher, alerts); err != nil {
 			return err
@@ -133,7 +133,7 @@ func (w *watcher) publish(ctx context.Context, publisher producer.Publisher, ale
 	}
 	for i := range alerts {
 		a := &alerts[i]
-		w.log.Warn().Str("state", a.State).Str("feature", a.Feature).Float64("psi", a.PSI).Float64("critical", a.Critical).Int64("events", a.Events).Msg(a.Message)
+		w.log.Warn().Str("state", a.State).Str("feature", a.Feature).Float64("psi", a.PSI).Float64("evidence_nats", a.Evidence).Int64("events", a.Events).Msg(a.Message)
 	}
 	return nil
 }
@@ -172,35 +172,28 @@ func decodeState(r *consumer.Record, s *schemas.DriftState) error {
 }
 
 func (w *Worker) newPopulation() (*drift.Population, *drift.Alarms, error) {
-	rule, err := drift.NewRelevantShift(shiftConfig(w.cfg))
-	if err != nil {
-		return nil, nil, err
-	}
 	population := drift.DefaultPopulationConfig()
 	population.Window = window(w.cfg)
-	p, err := drift.NewPopulation(w.profile, w.model.Digest(), population, rule)
+	p, err := drift.NewPopulation(w.profile, w.model.Digest(), population, ruleConfig(w.cfg))
 	if err != nil {
 		return nil, nil, err
 	}
-	a, err := drift.NewAlarms(w.profile, drift.ModelName{Name: w.model.Name(), Version: w.model.Version(), Digest: w.model.Digest()}, alarmConfig(w.cfg))
+	a, err := drift.NewAlarms(p, drift.ModelName{Name: w.model.Name(), Version: w.model.Version(), Digest: w.model.Digest()}, alarmConfig(w.cfg))
 	return p, a, err
 }
 
 func window(cfg config.Config) drift.WindowConfig {
-	c := drift.DefaultWindowConfig()
-	c.Bucket = cfg.Drift.Bucket.Std()
-	c.Buckets = cfg.Drift.Buckets
-	return c
+	return drift.DefaultWindowConfig(cfg.Drift.Bucket.Std())
 }
 
-func shiftConfig(cfg config.Config) drift.RelevantShiftConfig {
-	c := drift.DefaultRelevantShiftConfig()
-	c.Shift = cfg.Drift.RelevantPSI
+func ruleConfig(cfg config.Config) drift.RuleConfig {
+	c := drift.DefaultRuleConfig()
+	c.Shift, c.AlarmsAYear = cfg.Drift.RelevantPSI, cfg.Drift.FalseAlarmsAYear
 	return c
 }
 
 func alarmConfig(cfg config.Config) drift.AlarmConfig {
 	c := drift.DefaultAlarmConfig()
-	c.Hold, c.ClearHold = cfg.Drift.Hold, cfg.Drift.Hold
+	c.ClearHold = cfg.Drift.ClearHold
 	return c
 }

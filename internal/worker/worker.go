@@ -165,7 +165,7 @@ func New(cfg config.Config, deps Dependencies) (*Worker, error) {
 		return nil, err
 	}
 	if cfg.Drift.Enabled {
-		if w.driftMetrics, err = drift.NewMetrics(deps.Metrics, w.profile); err != nil {
+		if w.driftMetrics, err = drift.NewMetrics(deps.Metrics, w.profile, window(w.cfg).Horizons); err != nil {
 			return nil, err
 		}
 	}

@@ -98,7 +98,7 @@ const (
 func writeArtefact(dir string, m *job.Model) error {
 	c := contract()
 	population, probabilities := rows(m, populationRows)
-	profile, err := drift.BuildProfile(c, population, probabilities, drift.DefaultProfileConfig())
+	profile, err := drift.BuildProfile(c, drift.Reference{Rows: population, Probabilities: probabilities}, drift.DefaultProfileConfig())
 	if err != nil {
 		return err
 	}

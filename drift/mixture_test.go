@@ -1,0 +1,87 @@
+package drift
+
+import (
+	"math"
+	"strconv"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+)
+
+// Values by 200 halvings of the part, in double precision; testdata/oracle.py computes them with mpmath, too.
+func TestMixtureEqualsItsVectors(t *testing.T) {
+	reference := AppendShares(nil, []uint64{1225, 1225, 1225, 1225, 1225, 1225, 1225, 1225, 150, 0, 25, 25})
+	tilted := []uint64{70, 70, 80, 100, 140, 180, 230, 300, 60, 30, 5, 2}
+	tests := []struct {
+		name                  string
+		counts                []uint64
+		design                float64
+		part, t, wantEvidence float64
+	}{
+		{"tilted", tilted, 1, .404504175838972, 153.028424103877, 72.1448754883795},
+		{"tilted, four events a customer", tilted, 4, .404504175838972, 38.2571060259693, 15.0208365525943},
+		{"two empty bins", []uint64{0, 0, 200, 200, 200, 200, 200, 200, 20, 0, 5, 2}, 1.5, .492025465424868, 217.806416740284, 102.865687411132},
+		{"hardly beyond", []uint64{90, 100, 110, 130, 150, 170, 190, 210, 40, 3, 5, 2}, 1, .97474812192245, .0768550197685959, 0},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			n := 0.0
+			for _, c := range tt.counts {
+				n += float64(c)
+			}
+			m := mix(tt.counts, reference, 0.1)
+			require.InDelta(t, tt.part, m.part, 1e-13)
+			require.InDelta(t, tt.t, 2*n/tt.design*m.divergence, 1e-12)
+			require.InDelta(t, tt.wantEvidence, evidence(m.divergence, n/tt.design, 0.1, 12), 1e-12)
+		})
+	}
+}
+
+func TestSmallestVisibleShiftEqualsItsTable(t *testing.T) {
+	x := math.Log(21 * 525_600 * 5)
+	for customers, want := range map[float64]float64{
+		120: .91, 600: .34, 1200: .25, 3600: .18, 6000: .157, 36_000: .121, 600_000: .105,
+	} {
+		digits := len(strconv.FormatFloat(want, 'f', -1, 64)) - 2
+		require.InDelta(t, want, visible(x, customers, 0.1, 12), printed(digits), "%v customers", customers)
+	}
+}
+
+func TestMixtureIsJustRelevantAndAHarmlessWindowIsItself(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		places := rapid.IntRange(2, 30).Draw(t, "places")
+		counts := rapid.SliceOfN(rapid.Uint32Range(0, 1000), places, places).Draw(t, "counts")
+		counts[0]++
+		reference := AppendShares(nil, rapid.SliceOfN(rapid.Uint32Range(0, 100_000), places, places).Draw(t, "reference"))
+		total := 0.0
+		for _, c := range counts {
+			total += float64(c)
+		}
+		shift := rapid.Float64Range(0.01, 1).Draw(t, "shift")
+		m := mix(counts, reference, shift)
+		mixed := make([]float64, places)
+		for i, c := range counts {
+			mixed[i] = reference[i] + min(m.part, almostOne)*(float64(c)/total-reference[i])
+		}
+		index := PSI(mixed, reference)
+		switch {
+		case m.part == 1 && (index > shift || m.divergence != 0):
+			t.Fatalf("index %v of a window called harmless, divergence %v", index, m.divergence)
+		case m.part < 1 && math.Abs(index-shift) > 1e-9*shift:
+			t.Fatalf("index %v of the mixture, want %v", index, shift)
+		}
+	})
+}
+
+func TestEvidenceGrowsWithCustomersAndTheSmallestVisibleShiftFalls(t *testing.T) {
+	x, previousEvidence, previousVisible := 17.8, -1.0, math.Inf(1)
+	for _, customers := range []float64{500, 1000, 1e4, 1e5, 1e6} {
+		e, v := evidence(0.05, customers, 0.1, 12), visible(x, customers, 0.1, 12)
+		require.Greater(t, e, previousEvidence)
+		require.Less(t, v, previousVisible)
+		require.Greater(t, v, 0.1)
+		previousEvidence, previousVisible = e, v
+	}
+	require.Zero(t, evidence(0, 1e6, 0.1, 12))
+}
