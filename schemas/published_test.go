@@ -195,7 +195,7 @@ func TestRecordsEncodeAsGoavroDoesAndComeBack(t *testing.T) {
 // ofTheFirstVersion is the body that a program wrote before the schema grew, nil where it has not.
 func ofTheFirstVersion(t *testing.T, record appender) []byte {
 	t.Helper()
-	name := ""
+	var name string
 	switch record.(type) {
 	case *DriftState:
 		name = "drift_state"

@@ -153,7 +153,7 @@ type Reasons struct {
 
 // Drift sets the population statistics and the alarm.
 type Drift struct {
-	Enabled       bool     `yaml:"enabled"`
+	Enabled bool `yaml:"enabled"`
 	// Bucket is the event time of the finest bucket. Everything else follows: rings of 60, 24 × 60 and 7 × 1440 of them,
 	// windows of 10, 60, 360, 1440 and 10080.
 	Bucket           Duration `yaml:"bucket"`
