@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+
+	"github.com/churnstream/churnstream/scoring/internal/jsonread"
 )
 
 // document is what a model file says, before it is made into an ensemble.
@@ -49,11 +51,11 @@ type field map[string]func(reader) error
 // read walks an object. Fields that are not listed are skipped; a listed one may be there once.
 func (f field) read(r reader) error {
 	seen := make(map[string]bool, len(f))
-	return r.object(func(key []byte) error {
+	return r.Object(func(key []byte) error {
 		do, ok := f[string(key)]
 		name := fmt.Sprintf("%.60q", key)
 		if !ok {
-			if err := r.skip(); err != nil {
+			if err := r.Skip(); err != nil {
 				return fmt.Errorf("%s: %w", name, err)
 			}
 			return nil
@@ -72,7 +74,7 @@ func (f field) read(r reader) error {
 func (d *document) read(r reader) error {
 	err := field{
 		"version": func(r reader) error {
-			numbers, err := r.integers()
+			numbers, err := r.Integers()
 			for i, n := range numbers {
 				if i > 0 {
 					d.version += "."
@@ -100,7 +102,7 @@ func (d *document) read(r reader) error {
 	if err != nil {
 		return err
 	}
-	return r.end()
+	return r.End()
 }
 
 func (d *document) readBooster(r reader) error {
@@ -125,7 +127,7 @@ func (d *document) readModel(r reader) error {
 			"num_parallel_tree": count(&d.parallelTrees),
 		}.read,
 		"trees": func(r reader) error {
-			return r.array(func(i int) error {
+			return r.Array(func(i int) error {
 				t := &tree{vector: 1}
 				err := t.read(r)
 				if err == nil {
@@ -179,13 +181,13 @@ func (t *tree) read(r reader) error {
 // readCategories reads, for each feature, the categories that a data frame had: texts as one run of
 // bytes with offsets, or integers.
 func (d *document) readCategories(r reader) error {
-	return r.array(func(i int) error {
+	return r.Array(func(i int) error {
 		var offsets, values []int32
 		named := false
 		err := field{
 			"offsets": func(r reader) (err error) {
 				named = true
-				offsets, err = r.integers()
+				offsets, err = r.Integers()
 				return err
 			},
 			"values": integers(&values),
@@ -233,7 +235,7 @@ func (d *document) readCategories(r reader) error {
 
 func text(into *string) func(reader) error {
 	return func(r reader) error {
-		b, err := r.text()
+		b, err := r.Text()
 		*into = string(b)
 		return err
 	}
@@ -241,8 +243,8 @@ func text(into *string) func(reader) error {
 
 func texts(into *[]string) func(reader) error {
 	return func(r reader) error {
-		return r.array(func(i int) error {
-			b, err := r.text()
+		return r.Array(func(i int) error {
+			b, err := r.Text()
 			if err != nil {
 				return fmt.Errorf("element %d: %w", i, err)
 			}
@@ -258,19 +260,19 @@ func texts(into *[]string) func(reader) error {
 // count reads a number from 0 that XGBoost writes as text.
 func count(into *int) func(reader) error {
 	return func(r reader) error {
-		k, err := r.next()
+		k, err := r.Next()
 		if err != nil {
 			return err
 		}
-		if k != isText {
-			x, err := r.integer()
+		if k != jsonread.IsText {
+			x, err := r.Integer()
 			if err == nil && (x < 0 || x > 1<<31-1) {
 				err = fmt.Errorf("%d is not a number from 0 to %d", x, 1<<31-1)
 			}
 			*into = int(x)
 			return err
 		}
-		b, err := r.text()
+		b, err := r.Text()
 		if err != nil {
 			return err
 		}
@@ -285,14 +287,14 @@ func count(into *int) func(reader) error {
 
 func integers(into *[]int32) func(reader) error {
 	return func(r reader) (err error) {
-		*into, err = r.integers()
+		*into, err = r.Integers()
 		return err
 	}
 }
 
 func floats(into *[]float32) func(reader) error {
 	return func(r reader) (err error) {
-		*into, err = r.floats()
+		*into, err = r.Floats()
 		return err
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"strings"
 
 	"github.com/churnstream/churnstream/scoring/booster"
+	"github.com/churnstream/churnstream/scoring/internal/jsonread"
 	"github.com/churnstream/churnstream/scoring/trees"
 )
 
@@ -39,7 +40,7 @@ func parse(data []byte) (*booster.Model, error) {
 	if bytes.HasPrefix(data, []byte("binf")) || bytes.HasPrefix(data, []byte("bs64")) {
 		return nil, errors.New("this is XGBoost's old binary format; load it with XGBoost 1.0 to 3.0 and save_model(\"model.json\") or save_model(\"model.ubj\")")
 	}
-	var r reader = &jsonReader{data: data}
+	var r reader = jsonread.New(data, maxDepth)
 	if len(data) > 1 && data[0] == '{' && data[1] == 'L' {
 		r = &ubjReader{data: data}
 	}

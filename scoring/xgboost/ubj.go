@@ -3,6 +3,8 @@ package xgboost
 import (
 	"encoding/binary"
 	"math"
+
+	"github.com/churnstream/churnstream/scoring/internal/jsonread"
 )
 
 // ubjReader reads UBJSON as XGBoost writes it: numbers are big-endian, every length is an int64
@@ -16,7 +18,7 @@ type ubjReader struct {
 // take is the next n bytes.
 func (r *ubjReader) take(n int) ([]byte, error) {
 	if n > len(r.data)-r.at {
-		return nil, faultAt(len(r.data), "the file ends %d bytes short", n-(len(r.data)-r.at))
+		return nil, jsonread.FaultAt(len(r.data), "the file ends %d bytes short", n-(len(r.data)-r.at))
 	}
 	out := r.data[r.at : r.at+n]
 	r.at += n
@@ -33,7 +35,7 @@ func (r *ubjReader) marker() (byte, error) {
 
 func (r *ubjReader) peek() (byte, error) {
 	if r.at == len(r.data) {
-		return 0, faultAt(r.at, "the file ends here")
+		return 0, jsonread.FaultAt(r.at, "the file ends here")
 	}
 	return r.data[r.at], nil
 }
@@ -46,7 +48,7 @@ func (r *ubjReader) length(size int) (int, error) {
 		return 0, err
 	}
 	if m != 'L' {
-		return 0, faultAt(at, "marker %q where the length marker 'L' is due", m)
+		return 0, jsonread.FaultAt(at, "marker %q where the length marker 'L' is due", m)
 	}
 	b, err := r.take(8)
 	if err != nil {
@@ -54,27 +56,27 @@ func (r *ubjReader) length(size int) (int, error) {
 	}
 	n := int64(binary.BigEndian.Uint64(b))
 	if n < 0 || n > int64((len(r.data)-r.at)/size) {
-		return 0, faultAt(at, "a length of %d, %d bytes are left", n, len(r.data)-r.at)
+		return 0, jsonread.FaultAt(at, "a length of %d, %d bytes are left", n, len(r.data)-r.at)
 	}
 	return int(n), nil
 }
 
-func (r *ubjReader) next() (kind, error) {
+func (r *ubjReader) Next() (jsonread.Kind, error) {
 	m, err := r.peek()
 	if err != nil {
-		return isOther, err
+		return jsonread.IsOther, err
 	}
 	switch m {
 	case '{':
-		return isObject, nil
+		return jsonread.IsObject, nil
 	case '[':
-		return isArray, nil
+		return jsonread.IsArray, nil
 	case 'S':
-		return isText, nil
+		return jsonread.IsText, nil
 	case 'i', 'U', 'I', 'l', 'L', 'd', 'D', 'C':
-		return isNumber, nil
+		return jsonread.IsNumber, nil
 	}
-	return isOther, nil
+	return jsonread.IsOther, nil
 }
 
 func (r *ubjReader) enter(m byte) error {
@@ -84,15 +86,15 @@ func (r *ubjReader) enter(m byte) error {
 	case err != nil:
 		return err
 	case got != m:
-		return faultAt(at, "marker %q where %q is due", got, m)
+		return jsonread.FaultAt(at, "marker %q where %q is due", got, m)
 	case r.depth == maxDepth:
-		return faultAt(at, "nested more than %d deep", maxDepth)
+		return jsonread.FaultAt(at, "nested more than %d deep", maxDepth)
 	}
 	r.depth++
 	return nil
 }
 
-func (r *ubjReader) object(member func(key []byte) error) error {
+func (r *ubjReader) Object(member func(key []byte) error) error {
 	if err := r.enter('{'); err != nil {
 		return err
 	}
@@ -120,7 +122,7 @@ func (r *ubjReader) object(member func(key []byte) error) error {
 	}
 }
 
-func (r *ubjReader) array(element func(i int) error) error {
+func (r *ubjReader) Array(element func(i int) error) error {
 	if err := r.enter('['); err != nil {
 		return err
 	}
@@ -131,7 +133,7 @@ func (r *ubjReader) array(element func(i int) error) error {
 	}
 	switch m {
 	case '$':
-		return faultAt(r.at, "an array of numbers where one of objects or strings is due")
+		return jsonread.FaultAt(r.at, "an array of numbers where one of objects or strings is due")
 	case '#':
 		r.at++
 		n, err := r.length(1)
@@ -160,14 +162,14 @@ func (r *ubjReader) array(element func(i int) error) error {
 	}
 }
 
-func (r *ubjReader) text() ([]byte, error) {
+func (r *ubjReader) Text() ([]byte, error) {
 	at := r.at
 	m, err := r.marker()
 	if err != nil {
 		return nil, err
 	}
 	if m != 'S' {
-		return nil, faultAt(at, "marker %q where a string is due", m)
+		return nil, jsonread.FaultAt(at, "marker %q where a string is due", m)
 	}
 	n, err := r.length(1)
 	if err != nil {
@@ -220,7 +222,7 @@ func real(m byte, b []byte) float32 {
 	return float32(x)
 }
 
-func (r *ubjReader) integer() (int64, error) {
+func (r *ubjReader) Integer() (int64, error) {
 	at := r.at
 	m, err := r.marker()
 	if err != nil {
@@ -238,7 +240,7 @@ func (r *ubjReader) integer() (int64, error) {
 	}
 	x, ok := whole(m, b)
 	if !ok {
-		return 0, faultAt(at, "marker %q where an integer is due", m)
+		return 0, jsonread.FaultAt(at, "marker %q where an integer is due", m)
 	}
 	return x, nil
 }
@@ -257,7 +259,7 @@ func (r *ubjReader) body() (m byte, b []byte, err error) {
 	}
 	m = head[2]
 	if size(m) == 0 || head[3] != '#' {
-		return 0, nil, faultAt(at, "an array of type %q, which is no number", m)
+		return 0, nil, jsonread.FaultAt(at, "an array of type %q, which is no number", m)
 	}
 	n, err := r.length(size(m))
 	if err != nil {
@@ -267,17 +269,17 @@ func (r *ubjReader) body() (m byte, b []byte, err error) {
 	return m, b, err
 }
 
-func (r *ubjReader) floats() ([]float32, error) {
+func (r *ubjReader) Floats() ([]float32, error) {
 	if !r.typed() {
 		var out []float32
-		err := r.array(func(int) error {
+		err := r.Array(func(int) error {
 			at := r.at
 			m, err := r.marker()
 			if err != nil {
 				return err
 			}
 			if size(m) == 0 {
-				return faultAt(at, "marker %q where a number is due", m)
+				return jsonread.FaultAt(at, "marker %q where a number is due", m)
 			}
 			b, err := r.take(size(m))
 			if err == nil {
@@ -299,16 +301,16 @@ func (r *ubjReader) floats() ([]float32, error) {
 	return out, nil
 }
 
-func (r *ubjReader) integers() ([]int32, error) {
+func (r *ubjReader) Integers() ([]int32, error) {
 	at := r.at
 	if !r.typed() {
 		var out []int32
-		err := r.array(func(int) error {
-			x, err := r.integer()
+		err := r.Array(func(int) error {
+			x, err := r.Integer()
 			if err != nil {
 				return err
 			}
-			narrowed, err := narrow(at, x)
+			narrowed, err := jsonread.Narrow(at, x)
 			out = append(out, narrowed)
 			return err
 		})
@@ -323,46 +325,46 @@ func (r *ubjReader) integers() ([]int32, error) {
 	for i := range out {
 		x, ok := whole(m, body[i*step:])
 		if !ok {
-			return nil, faultAt(at, "an array of type %q where one of integers is due", m)
+			return nil, jsonread.FaultAt(at, "an array of type %q where one of integers is due", m)
 		}
-		if out[i], err = narrow(at, x); err != nil {
+		if out[i], err = jsonread.Narrow(at, x); err != nil {
 			return nil, err
 		}
 	}
 	return out, nil
 }
 
-func (r *ubjReader) skip() error {
+func (r *ubjReader) Skip() error {
 	m, err := r.peek()
 	if err != nil {
 		return err
 	}
 	switch m {
 	case '{':
-		return r.object(func([]byte) error { return r.skip() })
+		return r.Object(func([]byte) error { return r.Skip() })
 	case '[':
 		if r.typed() {
 			_, _, err := r.body()
 			return err
 		}
-		return r.array(func(int) error { return r.skip() })
+		return r.Array(func(int) error { return r.Skip() })
 	case 'S':
-		_, err := r.text()
+		_, err := r.Text()
 		return err
 	case 'Z', 'T', 'F':
 		r.at++
 		return nil
 	}
 	if size(m) == 0 {
-		return faultAt(r.at, "marker %q is unknown", m)
+		return jsonread.FaultAt(r.at, "marker %q is unknown", m)
 	}
 	_, err = r.take(1 + size(m))
 	return err
 }
 
-func (r *ubjReader) end() error {
+func (r *ubjReader) End() error {
 	if r.at < len(r.data) {
-		return faultAt(r.at, "%d bytes behind the end of the model", len(r.data)-r.at)
+		return jsonread.FaultAt(r.at, "%d bytes behind the end of the model", len(r.data)-r.at)
 	}
 	return nil
 }

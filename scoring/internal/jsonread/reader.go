@@ -1,19 +1,57 @@
-package xgboost
+// Package jsonread takes the bytes of a JSON document and gives its values one by one, with the byte
+// of every fault. Memory is allocated for what is there, and nesting is bounded: model files come
+// from anywhere.
+package jsonread
 
 import (
 	"bytes"
+	"fmt"
+	"math"
 	"strconv"
 	"unicode/utf8"
 )
 
-// jsonReader reads JSON as XGBoost writes it: RFC 8259 and the numbers NaN, Infinity, -Infinity.
-type jsonReader struct {
+// Reader reads JSON as the boosting libraries write it: RFC 8259 and the numbers NaN, Infinity,
+// -Infinity. Keys that are there twice are the caller's to refuse.
+type Reader struct {
 	data  []byte
 	at    int
 	depth int
+	limit int // of depth
 }
 
-func (r *jsonReader) space() {
+// New reads a document whose arrays and objects are nested at most limit deep.
+func New(data []byte, limit int) *Reader { return &Reader{data: data, limit: limit} }
+
+// Kind is what a value is.
+type Kind uint8
+
+// The kinds.
+const (
+	IsObject Kind = iota
+	IsArray
+	IsText
+	IsNumber
+	IsOther // true, false, null, or a fault
+)
+
+// Fault is a fault of a document's form.
+type Fault struct {
+	At   int // the byte
+	What string
+}
+
+func (e *Fault) Error() string { return fmt.Sprintf("byte %d: %s", e.At, e.What) }
+
+// FaultAt makes a fault.
+func FaultAt(at int, format string, args ...any) error {
+	return &Fault{at, fmt.Sprintf(format, args...)}
+}
+
+// At is the byte ahead.
+func (r *Reader) At() int { return r.at }
+
+func (r *Reader) space() {
 	for r.at < len(r.data) {
 		switch r.data[r.at] {
 		case ' ', '\t', '\n', '\r':
@@ -25,50 +63,51 @@ func (r *jsonReader) space() {
 }
 
 // peek skips space and returns the next byte.
-func (r *jsonReader) peek() (byte, error) {
+func (r *Reader) peek() (byte, error) {
 	r.space()
 	if r.at == len(r.data) {
-		return 0, faultAt(r.at, "the file ends here")
+		return 0, FaultAt(r.at, "the file ends here")
 	}
 	return r.data[r.at], nil
 }
 
-func (r *jsonReader) expect(c byte) error {
+func (r *Reader) expect(c byte) error {
 	got, err := r.peek()
 	if err != nil {
 		return err
 	}
 	if got != c {
-		return faultAt(r.at, "%q where %q is due", got, c)
+		return FaultAt(r.at, "%q where %q is due", got, c)
 	}
 	r.at++
 	return nil
 }
 
-func (r *jsonReader) next() (kind, error) {
+// Next is the kind of the value ahead.
+func (r *Reader) Next() (Kind, error) {
 	c, err := r.peek()
 	switch {
 	case err != nil:
-		return isOther, err
+		return IsOther, err
 	case c == '{':
-		return isObject, nil
+		return IsObject, nil
 	case c == '[':
-		return isArray, nil
+		return IsArray, nil
 	case c == '"':
-		return isText, nil
+		return IsText, nil
 	case c == '-' || c == 'N' || c == 'I' || c >= '0' && c <= '9':
-		return isNumber, nil
+		return IsNumber, nil
 	}
-	return isOther, nil
+	return IsOther, nil
 }
 
 // items reads what stands between two brackets, separated by commas.
-func (r *jsonReader) items(first, last byte, item func(i int) error) error {
+func (r *Reader) items(first, last byte, item func(i int) error) error {
 	if err := r.expect(first); err != nil {
 		return err
 	}
-	if r.depth++; r.depth > maxDepth {
-		return faultAt(r.at, "nested more than %d deep", maxDepth)
+	if r.depth++; r.depth > r.limit {
+		return FaultAt(r.at, "nested more than %d deep", r.limit)
 	}
 	defer func() { r.depth-- }()
 	if c, err := r.peek(); err != nil {
@@ -91,14 +130,15 @@ func (r *jsonReader) items(first, last byte, item func(i int) error) error {
 			return nil
 		case ',':
 		default:
-			return faultAt(r.at-1, "%q where ',' or %q is due", c, last)
+			return FaultAt(r.at-1, "%q where ',' or %q is due", c, last)
 		}
 	}
 }
 
-func (r *jsonReader) object(member func(key []byte) error) error {
+// Object calls member with each key; member consumes the value.
+func (r *Reader) Object(member func(key []byte) error) error {
 	return r.items('{', '}', func(int) error {
-		key, err := r.text()
+		key, err := r.Text()
 		if err != nil {
 			return err
 		}
@@ -109,10 +149,11 @@ func (r *jsonReader) object(member func(key []byte) error) error {
 	})
 }
 
-func (r *jsonReader) array(element func(i int) error) error { return r.items('[', ']', element) }
+// Array calls element with each index; element consumes the value.
+func (r *Reader) Array(element func(i int) error) error { return r.items('[', ']', element) }
 
 // span is a string without its quotes, escapes as they stand.
-func (r *jsonReader) span() (raw []byte, escaped bool, err error) {
+func (r *Reader) span() (raw []byte, escaped bool, err error) {
 	if err := r.expect('"'); err != nil {
 		return nil, false, err
 	}
@@ -126,15 +167,16 @@ func (r *jsonReader) span() (raw []byte, escaped bool, err error) {
 			escaped = true
 			r.at++
 		case c < ' ':
-			return nil, false, faultAt(r.at, "control character in a string")
+			return nil, false, FaultAt(r.at, "control character in a string")
 		}
 		r.at++
 	}
 	r.at = len(r.data)
-	return nil, false, faultAt(r.at, "the file ends inside a string")
+	return nil, false, FaultAt(r.at, "the file ends inside a string")
 }
 
-func (r *jsonReader) text() ([]byte, error) {
+// Text is a string with its escapes resolved.
+func (r *Reader) Text() ([]byte, error) {
 	from := r.at
 	raw, escaped, err := r.span()
 	if err != nil || !escaped {
@@ -142,7 +184,7 @@ func (r *jsonReader) text() ([]byte, error) {
 	}
 	out, ok := unescape(raw)
 	if !ok {
-		return nil, faultAt(from, "unknown escape in a string")
+		return nil, FaultAt(from, "unknown escape in a string")
 	}
 	return out, nil
 }
@@ -189,7 +231,7 @@ func hex4(raw []byte) (rune, bool) {
 }
 
 // word is a number or one of true, false, null, NaN, Infinity, as it stands.
-func (r *jsonReader) word() ([]byte, error) {
+func (r *Reader) word() ([]byte, error) {
 	if _, err := r.peek(); err != nil {
 		return nil, err
 	}
@@ -203,15 +245,16 @@ func (r *jsonReader) word() ([]byte, error) {
 		break
 	}
 	if r.at == from {
-		return nil, faultAt(r.at, "%q where a number is due", r.data[r.at])
+		return nil, FaultAt(r.at, "%q where a number is due", r.data[r.at])
 	}
 	if r.at == len(r.data) {
-		return nil, faultAt(r.at, "the file ends inside a number")
+		return nil, FaultAt(r.at, "the file ends inside a number")
 	}
 	return r.data[from:r.at], nil
 }
 
-func (r *jsonReader) integer() (int64, error) {
+// Integer takes booleans for 0 and 1.
+func (r *Reader) Integer() (int64, error) {
 	from := r.at
 	w, err := r.word()
 	if err != nil {
@@ -225,22 +268,23 @@ func (r *jsonReader) integer() (int64, error) {
 	}
 	x, err := strconv.ParseInt(string(w), 10, 64)
 	if err != nil {
-		return 0, faultAt(from, "%.40q is not an integer", w)
+		return 0, FaultAt(from, "%.40q is not an integer", w)
 	}
 	return x, nil
 }
 
-func (r *jsonReader) float() (float32, error) {
+// Number is a number; bits, 32 or 64, is the width that it is read with.
+func (r *Reader) Number(bits int) (float64, error) {
 	from := r.at
 	w, err := r.word()
 	if err != nil {
 		return 0, err
 	}
-	x, err := strconv.ParseFloat(string(w), 32)
+	x, err := strconv.ParseFloat(string(w), bits)
 	if err != nil || !isNumeral(w) {
-		return 0, faultAt(from, "%.40q is not a number that fits into 32 bits", w)
+		return 0, FaultAt(from, "%.40q is not a number that fits into %d bits", w, bits)
 	}
-	return float32(x), nil
+	return x, nil
 }
 
 // isNumeral refuses what strconv takes beyond JSON: hexadecimal digits, "inf", a leading plus sign.
@@ -259,7 +303,7 @@ func isNumeral(w []byte) bool {
 
 // count is an upper bound of the elements of an array of numbers, seen from its bracket: one more
 // than the commas ahead of the next closing one.
-func (r *jsonReader) count() int {
+func (r *Reader) count() int {
 	rest := r.data[r.at:]
 	if end := bytes.IndexByte(rest, ']'); end >= 0 {
 		rest = rest[:end]
@@ -267,52 +311,66 @@ func (r *jsonReader) count() int {
 	return bytes.Count(rest, []byte{','}) + 1
 }
 
-func (r *jsonReader) floats() ([]float32, error) {
+// Floats is an array of numbers that fit into 32 bits.
+func (r *Reader) Floats() ([]float32, error) {
 	out := make([]float32, 0, r.count())
-	err := r.array(func(int) error {
-		x, err := r.float()
+	err := r.Array(func(int) error {
+		x, err := r.Number(32)
+		out = append(out, float32(x))
+		return err
+	})
+	return out, err
+}
+
+// Doubles is an array of numbers.
+func (r *Reader) Doubles() ([]float64, error) {
+	out := make([]float64, 0, r.count())
+	err := r.Array(func(int) error {
+		x, err := r.Number(64)
 		out = append(out, x)
 		return err
 	})
 	return out, err
 }
 
-func (r *jsonReader) integers() ([]int32, error) {
+// Integers is an array of integers or booleans that fit into 32 bits.
+func (r *Reader) Integers() ([]int32, error) {
 	out := make([]int32, 0, r.count())
-	err := r.array(func(int) error {
+	err := r.Array(func(int) error {
 		at := r.at
-		x, err := r.integer()
+		x, err := r.Integer()
 		if err != nil {
 			return err
 		}
-		narrowed, err := narrow(at, x)
+		narrowed, err := Narrow(at, x)
 		out = append(out, narrowed)
 		return err
 	})
 	return out, err
 }
 
-func (r *jsonReader) skip() error {
-	k, err := r.next()
+// Skip reads a value of any kind.
+func (r *Reader) Skip() error {
+	k, err := r.Next()
 	if err != nil {
 		return err
 	}
 	switch k {
-	case isObject:
-		return r.object(func([]byte) error { return r.skip() })
-	case isArray:
-		return r.array(func(int) error { return r.skip() })
-	case isText:
+	case IsObject:
+		return r.Object(func([]byte) error { return r.Skip() })
+	case IsArray:
+		return r.Array(func(int) error { return r.Skip() })
+	case IsText:
 		_, _, err := r.span()
 		return err
-	case isNumber:
+	case IsNumber:
 		from := r.at
 		w, err := r.word()
 		if err == nil && !isNumeral(w) {
-			err = faultAt(from, "%.40q is not a number", w)
+			err = FaultAt(from, "%.40q is not a number", w)
 		}
 		return err
-	case isOther:
+	case IsOther:
 	}
 	from := r.at
 	w, err := r.word()
@@ -323,12 +381,21 @@ func (r *jsonReader) skip() error {
 	case "true", "false", "null":
 		return nil
 	}
-	return faultAt(from, "%.40q is not a value", w)
+	return FaultAt(from, "%.40q is not a value", w)
 }
 
-func (r *jsonReader) end() error {
+// End makes sure that nothing follows.
+func (r *Reader) End() error {
 	if r.space(); r.at < len(r.data) {
-		return faultAt(r.at, "%q behind the end of the model", r.data[r.at])
+		return FaultAt(r.at, "%q behind the end of the model", r.data[r.at])
 	}
 	return nil
+}
+
+// Narrow makes 32 bits of an integer that stood at a byte.
+func Narrow(at int, x int64) (int32, error) {
+	if x < math.MinInt32 || x > math.MaxInt32 {
+		return 0, FaultAt(at, "%d does not fit into 32 bits", x)
+	}
+	return int32(x), nil
 }
