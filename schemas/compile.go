@@ -381,7 +381,7 @@ func (c *compiler) setDefault(f *avroschema.Field, node *pathNode, path string) 
 func (c *compiler) projectUnion(w, r *avroschema.Type, node *pathNode, path string) []schemaFault {
 	c.visits++
 	start := c.here()
-	var first []schemaFault
+	var first, null []schemaFault
 	usable, values := false, false
 	c.branches(w, path, func(branch *avroschema.Type) {
 		as := r
@@ -392,6 +392,7 @@ func (c *compiler) projectUnion(w, r *avroschema.Type, node *pathNode, path stri
 		faults := c.project(branch, as, node, path)
 		if branch.Kind == avroschema.Null {
 			if len(faults) > 0 {
+				null = faults
 				fault := faults[0]
 				if fault.class == MissingField && node != nil {
 					what := "value is"
@@ -424,6 +425,8 @@ func (c *compiler) projectUnion(w, r *avroschema.Type, node *pathNode, path stri
 	switch {
 	case values:
 		return first
+	case len(null) > 0 && null[0].class == SchemaMismatch:
+		return null
 	case node == nil:
 		return nil
 	default:
@@ -507,6 +510,9 @@ func (c *compiler) emitInput(in instruction, node *pathNode, path string) {
 // storeParts emits the code that reads numbers whose path names, as its last part, the unit of a value that has one.
 func (c *compiler) storeParts(w, r *avroschema.Type, node *pathNode, path string) []schemaFault {
 	parts := units(w, r)
+	if len(parts) == 0 && w != r {
+		return mismatch(path, "the writer's type is %s, the reader's is %s, the contract needs a value with %q in both", w, r, node.children[0].name)
+	}
 	if len(parts) == 0 {
 		return mismatch(path, "the writer's type is %s, the contract needs a record with %q", w, node.children[0].name)
 	}

@@ -62,6 +62,7 @@ var guests = map[string][]string{
 	"github.com/twmb/franz-go/pkg/kfake":                      {"internal/devbroker", "internal/testkit"},
 	"github.com/twmb/franz-go/pkg/sr":                         {"schemas", "internal/devregistry", "internal/testkit"},
 	"github.com/twmb/franz-go":                                {},
+	"github.com/twmb/avro":                                    {}, // a second opinion in tests
 	"github.com/confluentinc/confluent-kafka-go":              {},
 	"github.com/compose-spec/compose-go":                      {},
 	"github.com/testcontainers/testcontainers-go":             {"internal/testkit"},
