@@ -27,11 +27,30 @@ const retryPause = 50 * time.Millisecond
 // member of the consumer protocol, but refuses it whenever its epoch moves on meanwhile.)
 func CommittedOffsets(ctx context.Context, client *kafkawire.Client, group string, _ Identity, partitions []TopicPartition) (map[TopicPartition]int64, error) {
 	offsets := make(map[TopicPartition]int64, len(partitions))
-	missing := partitions
+	answer := committedAnswer{stable: true, offsets: offsets}
+	if err := committed(ctx, client, group, partitions, &answer); err != nil {
+		return nil, err
+	}
+	return offsets, nil
+}
+
+// CommittedMetadata asks for the text that came with each partition's newest committed offset; empty where there is none.
+// It does not wait for transactions: what they hold is not committed yet. Otherwise it is like CommittedOffsets.
+func CommittedMetadata(ctx context.Context, client *kafkawire.Client, group string, partitions []TopicPartition) (map[TopicPartition]string, error) {
+	metadata := make(map[TopicPartition]string, len(partitions))
+	answer := committedAnswer{offsets: make(map[TopicPartition]int64, len(partitions)), metadata: metadata}
+	if err := committed(ctx, client, group, partitions, &answer); err != nil {
+		return nil, err
+	}
+	return metadata, nil
+}
+
+// committed asks until every partition is answered for.
+func committed(ctx context.Context, client *kafkawire.Client, group string, missing []TopicPartition, answer *committedAnswer) error {
 	var waitedFor error
 	for len(missing) > 0 {
 		var err error
-		missing, err = committedOnce(ctx, client, group, missing, offsets)
+		missing, err = committedOnce(ctx, client, group, missing, answer)
 		if err == nil {
 			continue
 		}
@@ -45,14 +64,14 @@ func CommittedOffsets(ctx context.Context, client *kafkawire.Client, group strin
 			client.ForgetCoordinator(kafkawire.Group, group)
 		}
 		if !retriable || !sleep(ctx, retryPause) {
-			return nil, fmt.Errorf("committed offsets of group %q: %w", group, withRemedy(err, group))
+			return fmt.Errorf("committed offsets of group %q: %w", group, withRemedy(err, group))
 		}
 	}
-	return offsets, nil
+	return nil
 }
 
 // committedOnce asks once and returns the partitions that have to be asked for again, with why.
-func committedOnce(ctx context.Context, client *kafkawire.Client, group string, partitions []TopicPartition, offsets map[TopicPartition]int64) (missing []TopicPartition, err error) {
+func committedOnce(ctx context.Context, client *kafkawire.Client, group string, partitions []TopicPartition, answer *committedAnswer) (missing []TopicPartition, err error) {
 	missing = partitions
 	broker, err := client.Coordinator(ctx, kafkawire.Group, group)
 	if err != nil {
@@ -70,7 +89,7 @@ func committedOnce(ctx context.Context, client *kafkawire.Client, group string, 
 		return missing, fmt.Errorf("OffsetFetch: the broker speaks up to v%d, v7 (Kafka 2.5) is needed for stable offsets: %w", version, kafka.UnsupportedVersion)
 	}
 	topics := byTopic(partitions)
-	answer := committedAnswer{offsets: offsets}
+	answer.again, answer.cause = nil, nil
 	err = client.Do(ctx, &kafkawire.Request{
 		Key: protocol.OffsetFetch, Version: version, FlexibleFrom: 6, Broker: broker,
 		Encode: func(w *kafkawire.Writer) {
@@ -87,7 +106,7 @@ func committedOnce(ctx context.Context, client *kafkawire.Client, group string, 
 			if version >= 8 {
 				w.Tags()
 			}
-			w.Bool(true) // stable ones only
+			w.Bool(answer.stable)
 			w.Tags()
 		},
 		Decode: func(r *kafkawire.Reader) error { return answer.decode(r, version, partitions) },
@@ -97,7 +116,7 @@ func committedOnce(ctx context.Context, client *kafkawire.Client, group string, 
 	}
 	if answer.cause == nil {
 		for _, tp := range partitions {
-			if _, ok := offsets[tp]; !ok {
+			if _, ok := answer.offsets[tp]; !ok {
 				return missing, fmt.Errorf("%s is missing in the answer of broker %d: %w", tp, broker, kafkawire.ErrMalformed)
 			}
 		}
@@ -105,11 +124,14 @@ func committedOnce(ctx context.Context, client *kafkawire.Client, group string, 
 	return answer.again, answer.cause
 }
 
-// committedAnswer is what a coordinator said: offsets, and which partitions to ask for again, and why.
+// committedAnswer is what is asked of a coordinator and what it said: offsets, and which partitions to ask for again, and
+// why.
 type committedAnswer struct {
-	offsets map[TopicPartition]int64
-	again   []TopicPartition
-	cause   error
+	stable   bool // wait for transactions
+	offsets  map[TopicPartition]int64
+	metadata map[TopicPartition]string // nil: not asked for
+	again    []TopicPartition
+	cause    error
 }
 
 func (a *committedAnswer) decode(r *kafkawire.Reader, version int16, partitions []TopicPartition) error {
@@ -127,8 +149,8 @@ func (a *committedAnswer) decode(r *kafkawire.Reader, version int16, partitions 
 			for n := r.ArrayLen(); n > 0 && r.Err() == nil; n-- {
 				tp := TopicPartition{topic, r.Int32()}
 				offset := r.Int64()
-				r.Int32()       // leader epoch
-				r.StringBytes() // metadata
+				r.Int32() // leader epoch
+				metadata := r.StringBytes()
 				code := r.Int16()
 				r.Tags()
 				if err := kafkawire.Code(code); err != nil {
@@ -136,6 +158,9 @@ func (a *committedAnswer) decode(r *kafkawire.Reader, version int16, partitions 
 					continue
 				}
 				a.offsets[tp] = offset
+				if a.metadata != nil && len(metadata) > 0 {
+					a.metadata[tp] = string(metadata)
+				}
 			}
 			r.Tags()
 		}

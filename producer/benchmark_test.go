@@ -95,7 +95,7 @@ func smallTransaction(ctx context.Context, p *Transactional, out, in string, par
 			return err
 		}
 	}
-	return p.Commit(ctx, Member{Group: p.transactionalID, Generation: -1}, []Offset{{in, partition, time.Now().UnixMilli()}})
+	return p.Commit(ctx, Member{Group: p.transactionalID, Generation: -1}, []Offset{{Topic: in, Partition: partition, Offset: time.Now().UnixMilli()}})
 }
 
 // BenchmarkMebibyteTransactions publishes transactions of about 1 MiB: 6,000 records of 150 bytes, by key over eight
@@ -127,7 +127,7 @@ func BenchmarkMebibyteTransactions(b *testing.B) {
 							b.Fatal(err)
 						}
 					}
-					if err := p.Commit(ctx, anyMember(p.transactionalID), []Offset{{in, 0, 1}}); err != nil {
+					if err := p.Commit(ctx, anyMember(p.transactionalID), []Offset{{Topic: in, Partition: 0, Offset: 1}}); err != nil {
 						b.Fatal(err)
 					}
 				}

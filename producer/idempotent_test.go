@@ -35,7 +35,7 @@ func TestIdempotentCommitsOffsetsAfterRecords(t *testing.T) {
 	for i := range int64(5) {
 		mustBegin(t, ctx, p)
 		mustAppend(t, p, out, int32(i%2), fmt.Sprint(i))
-		if err := p.Commit(ctx, anyMember(group), []Offset{{in, 2, i}, {second, 0, 10 * i}, {in, 0, 7 * i}}); err != nil {
+		if err := p.Commit(ctx, anyMember(group), []Offset{{Topic: in, Partition: 2, Offset: i}, {Topic: second, Partition: 0, Offset: 10 * i}, {Topic: in, Partition: 0, Offset: 7 * i}}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -64,7 +64,7 @@ func TestIdempotentRepetitionsDoubleNothing(t *testing.T) {
 		mustBegin(t, ctx, p)
 		mustAppend(t, p, out, 0, fmt.Sprint(i))
 		want = append(want, fmt.Sprint(i))
-		if err := p.Commit(ctx, anyMember(group), []Offset{{in, 0, int64(i)}}); err != nil {
+		if err := p.Commit(ctx, anyMember(group), []Offset{{Topic: in, Partition: 0, Offset: int64(i)}}); err != nil {
 			t.Fatalf("%v: %v", key.Name(), err)
 		}
 	}
@@ -88,11 +88,11 @@ func TestIdempotentStaleMemberPublishesNothingTwice(t *testing.T) {
 	mustBegin(t, ctx, p)
 	mustAppend(t, p, out, 0, "once")
 	for range 2 {
-		if err := p.Commit(ctx, Member{Group: group, MemberID: "gone", Generation: 7}, []Offset{{in, 0, 3}}); !errors.Is(err, ErrStaleMember) {
+		if err := p.Commit(ctx, Member{Group: group, MemberID: "gone", Generation: 7}, []Offset{{Topic: in, Partition: 0, Offset: 3}}); !errors.Is(err, ErrStaleMember) {
 			t.Fatalf("got %v", err)
 		}
 	}
-	if err := p.Commit(ctx, anyMember(group), []Offset{{in, 0, 3}}); err != nil {
+	if err := p.Commit(ctx, anyMember(group), []Offset{{Topic: in, Partition: 0, Offset: 3}}); err != nil {
 		t.Fatal(err)
 	}
 	if got := values(c.committed(out, 1)); !slices.Equal(got, []string{"once"}) {
@@ -151,19 +151,19 @@ func TestIdempotentCommitsForAMemberOfTheNewGroupProtocol(t *testing.T) {
 	mustAppend(t, p, out, 0, "v")
 	stale := member
 	stale.Generation += 5
-	if err := p.Commit(ctx, stale, []Offset{{in, 0, 1}}); !errors.Is(err, ErrStaleMember) {
+	if err := p.Commit(ctx, stale, []Offset{{Topic: in, Partition: 0, Offset: 1}}); !errors.Is(err, ErrStaleMember) {
 		t.Fatalf("wrong epoch: %v", err)
 	}
-	if err := p.Commit(ctx, member, []Offset{{in, 0, 1}}); err != nil {
+	if err := p.Commit(ctx, member, []Offset{{Topic: in, Partition: 0, Offset: 1}}); err != nil {
 		t.Fatal(err)
 	}
 	tx := c.transactional(DefaultConfig(), uniqueName("tx"))
 	mustBegin(t, ctx, tx)
 	mustAppend(t, tx, out, 0, "w")
-	if err := tx.Commit(ctx, stale, []Offset{{in, 0, 2}}); !errors.Is(err, ErrStaleMember) {
+	if err := tx.Commit(ctx, stale, []Offset{{Topic: in, Partition: 0, Offset: 2}}); !errors.Is(err, ErrStaleMember) {
 		t.Fatalf("wrong epoch: %v", err)
 	}
-	if err := tx.Commit(ctx, member, []Offset{{in, 0, 2}}); err != nil {
+	if err := tx.Commit(ctx, member, []Offset{{Topic: in, Partition: 0, Offset: 2}}); err != nil {
 		t.Fatal(err)
 	}
 	if got := c.offset(group, in, 0); got != 2 {
@@ -219,7 +219,7 @@ func TestOldBrokers(t *testing.T) {
 				for range 3 {
 					mustBegin(t, ctx, p)
 					mustAppend(t, p, out, 0, fmt.Sprint(i))
-					if err := p.Commit(ctx, anyMember(group), []Offset{{in, 0, 1}}); err != nil {
+					if err := p.Commit(ctx, anyMember(group), []Offset{{Topic: in, Partition: 0, Offset: 1}}); err != nil {
 						t.Fatal(err)
 					}
 				}

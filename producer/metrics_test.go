@@ -28,10 +28,10 @@ func TestMetricsCountWhatHappened(t *testing.T) {
 	for partition := range int32(2) {
 		mustAppend(t, p, out, partition, "v")
 	}
-	if err := p.Commit(ctx, Member{Group: group, MemberID: "gone", Generation: 1}, []Offset{{in, 0, 1}}); !errors.Is(err, ErrStaleMember) {
+	if err := p.Commit(ctx, Member{Group: group, MemberID: "gone", Generation: 1}, []Offset{{Topic: in, Partition: 0, Offset: 1}}); !errors.Is(err, ErrStaleMember) {
 		t.Fatal(err)
 	}
-	if err := p.Commit(ctx, anyMember(group), []Offset{{in, 0, 1}}); err != nil {
+	if err := p.Commit(ctx, anyMember(group), []Offset{{Topic: in, Partition: 0, Offset: 1}}); err != nil {
 		t.Fatal(err)
 	}
 	mustBegin(t, ctx, p)

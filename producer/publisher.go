@@ -80,4 +80,5 @@ type Offset struct {
 	Topic     string
 	Partition int32
 	Offset    int64
+	Metadata  string // kept by the group with the offset, for whoever reads it next
 }

@@ -201,8 +201,8 @@ func encodeOffsets(w *kafkawire.Writer, offsets []Offset) {
 		for _, o := range offsets[i : i+n] {
 			w.Int32(o.Partition)
 			w.Int64(o.Offset)
-			w.Int32(-1)          // leader epoch: not known here
-			w.NullableString("") // metadata
+			w.Int32(-1) // leader epoch: not known here
+			w.String(o.Metadata)
 			w.Tags()
 		}
 		w.Tags()

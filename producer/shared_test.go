@@ -89,7 +89,7 @@ func (k *sharedKit) fill(t *testing.T, i int, value string) {
 // hand does what Commit does up to the hand-over.
 func (k *sharedKit) hand(i int, m Member, offset int64) {
 	u := k.units[i]
-	u.member, u.offsets = m, append(u.offsets[:0], Offset{k.in, int32(i), offset})
+	u.member, u.offsets = m, append(u.offsets[:0], Offset{Topic: k.in, Partition: int32(i), Offset: offset})
 	k.r.arrive(u)
 }
 
@@ -222,7 +222,7 @@ func TestOneFaultIsToldToAllUnits(t *testing.T) {
 				t.Errorf("the producer is gone: %v", k.r.producer == nil)
 			}
 			for i, u := range k.units {
-				if err := u.Commit(k.context(), anyMember(k.group), []Offset{{k.in, int32(i), 77}}); !errors.Is(err, ErrState) {
+				if err := u.Commit(k.context(), anyMember(k.group), []Offset{{Topic: k.in, Partition: int32(i), Offset: 77}}); !errors.Is(err, ErrState) {
 					t.Errorf("commit of a unit that failed: %v", err) // its records are gone: the offset would skip them
 				}
 				if err := u.Abort(k.context()); err != nil {
@@ -295,7 +295,7 @@ func TestHeldTransactionGoesOnUnderTheNewIdentity(t *testing.T) {
 			if err := u.Append(&Record{Topic: out, Value: []byte(value)}); err != nil {
 				return err
 			}
-			offsets := []Offset{{in, input, 1}}
+			offsets := []Offset{{Topic: in, Partition: input, Offset: 1}}
 			for range 2 {
 				if err := u.Commit(ctx, gone(group), offsets); !errors.Is(err, ErrStaleMember) {
 					return fmt.Errorf("as nobody: %w", err)
@@ -313,15 +313,15 @@ func TestHeldTransactionGoesOnUnderTheNewIdentity(t *testing.T) {
 		// While one unit holds the transaction, others begin and wait for the next one.
 		mustBegin(t, ctx, a)
 		mustAppend(t, a, out, 0, "a again")
-		if err := a.Commit(ctx, gone(group), []Offset{{in, 0, 2}}); !errors.Is(err, ErrStaleMember) {
+		if err := a.Commit(ctx, gone(group), []Offset{{Topic: in, Partition: 0, Offset: 2}}); !errors.Is(err, ErrStaleMember) {
 			t.Fatal(err)
 		}
 		b := c.unit(s)
 		mustBegin(t, ctx, b)
 		mustAppend(t, b, out, 0, "b")
 		waits := make(chan error, 1)
-		go func() { waits <- b.Commit(ctx, anyMember(group), []Offset{{in, 1, 1}}) }()
-		if err := errors.Join(a.Commit(ctx, anyMember(group), []Offset{{in, 0, 2}}), <-waits); err != nil {
+		go func() { waits <- b.Commit(ctx, anyMember(group), []Offset{{Topic: in, Partition: 1, Offset: 1}}) }()
+		if err := errors.Join(a.Commit(ctx, anyMember(group), []Offset{{Topic: in, Partition: 0, Offset: 2}}), <-waits); err != nil {
 			t.Fatal(err)
 		}
 		if got := values(c.committed(out, 1)); !slices.Equal(got, []string{"a", "a again", "b"}) {
@@ -359,7 +359,7 @@ func TestUnitThatIsGivenUpTakesTheHeldTransactionDown(t *testing.T) {
 			}
 			early := make(chan error, 1) // comes back before the end
 			go func() {
-				early <- k.units[0].Commit(k.context(), anyMember(k.group), []Offset{{k.in, 0, 1}})
+				early <- k.units[0].Commit(k.context(), anyMember(k.group), []Offset{{Topic: k.in, Partition: 0, Offset: 1}})
 			}()
 			if err := giveUp(k.units[1]); err != nil {
 				t.Fatal(err)
@@ -420,7 +420,7 @@ func TestUnitOfAnOlderGenerationIsAskedAgain(t *testing.T) {
 	if err := old.ended(<-old.done); !errors.Is(err, ErrStaleMember) {
 		t.Fatalf("the old one: %v", err)
 	}
-	if err := old.Commit(k.context(), anyMember(k.group), []Offset{{k.in, 0, 1}}); err != nil {
+	if err := old.Commit(k.context(), anyMember(k.group), []Offset{{Topic: k.in, Partition: 0, Offset: 1}}); err != nil {
 		t.Fatal(err)
 	}
 	<-ended
@@ -446,7 +446,7 @@ func TestBeginOfTheFirstUnitEndsWhatAPredecessorLeftOpen(t *testing.T) {
 		mustBegin(t, ctx, killed)
 		mustAppend(t, killed, out, 0, "of the killed worker")
 		if err := errors.Join(killed.protocol.addPartitions(ctx, killed.limit()), killed.produceAll(ctx, killed.limit()),
-			killed.protocol.addGroup(ctx, killed.limit(), group), killed.commitOffsets(ctx, killed.limit(), anyMember(group), []Offset{{in, 0, 9}})); err != nil {
+			killed.protocol.addGroup(ctx, killed.limit(), group), killed.commitOffsets(ctx, killed.limit(), anyMember(group), []Offset{{Topic: in, Partition: 0, Offset: 9}})); err != nil {
 			t.Fatal(err)
 		}
 		s, _ := c.running(cfg, id)
@@ -475,10 +475,10 @@ func TestOlderOfTwoWithOneIDIsFencedAndSaysSo(t *testing.T) {
 		mustBegin(t, ctx, newer)
 		mustAppend(t, older, out, 0, "older")
 		mustAppend(t, newer, out, 0, "newer")
-		if err := older.Commit(ctx, anyMember(group), []Offset{{in, 0, 1}}); !errors.Is(err, ErrFenced) {
+		if err := older.Commit(ctx, anyMember(group), []Offset{{Topic: in, Partition: 0, Offset: 1}}); !errors.Is(err, ErrFenced) {
 			t.Fatalf("the older was told %v", err)
 		}
-		if err := newer.Commit(ctx, anyMember(group), []Offset{{in, 1, 1}}); err != nil {
+		if err := newer.Commit(ctx, anyMember(group), []Offset{{Topic: in, Partition: 1, Offset: 1}}); err != nil {
 			t.Fatalf("the newer: %v", err)
 		}
 		if got := values(c.committed(out, 1)); !slices.Equal(got, []string{"newer"}) {
@@ -501,15 +501,15 @@ func TestEndOfRunTellsTheUnitsAndEndsTheTransaction(t *testing.T) {
 			mustBegin(t, ctx, u)
 			mustAppend(t, u, out, 0, "lost")
 		}
-		if err := held.Commit(ctx, gone(group), []Offset{{in, 0, 1}}); !errors.Is(err, ErrStaleMember) {
+		if err := held.Commit(ctx, gone(group), []Offset{{Topic: in, Partition: 0, Offset: 1}}); !errors.Is(err, ErrStaleMember) {
 			t.Fatal(err)
 		}
 		told := make(chan error, 1)
-		go func() { told <- waiting.Commit(ctx, anyMember(group), []Offset{{in, 1, 1}}) }()
+		go func() { told <- waiting.Commit(ctx, anyMember(group), []Offset{{Topic: in, Partition: 1, Offset: 1}}) }()
 		stop()
 		for name, err := range map[string]error{
 			"waiting": <-told,
-			"held":    held.Commit(ctx, anyMember(group), []Offset{{in, 0, 1}}),
+			"held":    held.Commit(ctx, anyMember(group), []Offset{{Topic: in, Partition: 0, Offset: 1}}),
 			"idle":    idle.Commit(ctx, anyMember(group), nil),
 			"new":     c.unit(s).Begin(ctx),
 		} {
@@ -565,12 +565,12 @@ func TestUnitsThatComeDuringAHoldAreOfTheNextTransaction(t *testing.T) {
 		t.Fatal(err)
 	}
 	k.fill(t, 1, "next")
-	other.member, other.offsets = anyMember(k.group), []Offset{{k.in, 1, 1}}
+	other.member, other.offsets = anyMember(k.group), []Offset{{Topic: k.in, Partition: 1, Offset: 1}}
 	k.r.commits <- other
 	if err := k.unit(k.r.Shared).Begin(k.context()); err != nil {
 		t.Fatal(err)
 	}
-	if err := held.Commit(k.context(), anyMember(k.group), []Offset{{k.in, 0, 1}}); err != nil {
+	if err := held.Commit(k.context(), anyMember(k.group), []Offset{{Topic: k.in, Partition: 0, Offset: 1}}); err != nil {
 		t.Fatal(err)
 	}
 	<-ended
@@ -616,11 +616,11 @@ func TestUnitWhoseContextEndsBeforeTheHandOverGoesOn(t *testing.T) {
 		t.Fatalf("begin of an open unit: %v", err)
 	}
 	mustAppend(t, u, out, 0, strings.Repeat("once", largeBatch))
-	if err := u.Commit(ended, anyMember(group), []Offset{{in, 0, 5}}); !errors.Is(err, context.Canceled) {
+	if err := u.Commit(ended, anyMember(group), []Offset{{Topic: in, Partition: 0, Offset: 5}}); !errors.Is(err, context.Canceled) {
 		t.Fatal(err)
 	}
 	mustAppend(t, u, out, 0, "and more")
-	if err := u.Commit(c.context(), anyMember(group), []Offset{{in, 0, 5}}); err != nil {
+	if err := u.Commit(c.context(), anyMember(group), []Offset{{Topic: in, Partition: 0, Offset: 5}}); err != nil {
 		t.Fatal(err)
 	}
 	stop()
@@ -669,7 +669,7 @@ func TestManyUnitsUnderRandomFaults(t *testing.T) {
 								return
 							}
 						}
-						offsets := []Offset{{in, input, next + perUnit}}
+						offsets := []Offset{{Topic: in, Partition: input, Offset: next + perUnit}}
 						if random.IntN(5) == 0 {
 							member = gone(group)
 						}

@@ -78,7 +78,7 @@ func TestCommitShowsRecordsAndOffsetsTogether(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if err := p.Commit(ctx, anyMember(group), []Offset{{in, 0, 1234}}); err != nil {
+			if err := p.Commit(ctx, anyMember(group), []Offset{{Topic: in, Partition: 0, Offset: 1234}}); err != nil {
 				t.Fatal(err)
 			}
 			got := c.committed(out, 3)
@@ -118,7 +118,7 @@ func TestAbortShowsNothingAndTheProducerGoesOn(t *testing.T) {
 			mustAppend(t, p, out, 0, value)
 			switch i % 3 {
 			case 0:
-				if err := p.Commit(ctx, anyMember(group), []Offset{{in, 0, int64(i)}}); err != nil {
+				if err := p.Commit(ctx, anyMember(group), []Offset{{Topic: in, Partition: 0, Offset: int64(i)}}); err != nil {
 					t.Fatal(err)
 				}
 				want = append(want, value)
@@ -129,7 +129,7 @@ func TestAbortShowsNothingAndTheProducerGoesOn(t *testing.T) {
 			case 2: // records and offsets have been sent
 				p.begun = true
 				if err := errors.Join(p.protocol.addPartitions(ctx, p.limit()), p.produceAll(ctx, p.limit()),
-					p.protocol.addGroup(ctx, p.limit(), group), p.commitOffsets(ctx, p.limit(), anyMember(group), []Offset{{in, 0, 99}})); err != nil {
+					p.protocol.addGroup(ctx, p.limit(), group), p.commitOffsets(ctx, p.limit(), anyMember(group), []Offset{{Topic: in, Partition: 0, Offset: 99}})); err != nil {
 					t.Fatal(err)
 				}
 				if err := p.Abort(ctx); err != nil {
@@ -160,7 +160,7 @@ func TestTransactionsWithoutRecordsOrOffsets(t *testing.T) {
 				t.Fatal(err)
 			}
 			mustBegin(t, ctx, p) // offsets only
-			if err := p.Commit(ctx, anyMember(group), []Offset{{in, 0, i}}); err != nil {
+			if err := p.Commit(ctx, anyMember(group), []Offset{{Topic: in, Partition: 0, Offset: i}}); err != nil {
 				t.Fatal(err)
 			}
 			mustBegin(t, ctx, p) // records only
@@ -231,7 +231,7 @@ func TestNewProducerFencesTheZombieAndEndsItsTransaction(t *testing.T) {
 		owner := c.transactional(cfg, id)
 		mustBegin(t, ctx, owner)
 		mustAppend(t, owner, out, 0, "owner")
-		err := zombie.Commit(ctx, anyMember(group), []Offset{{in, 0, 1}})
+		err := zombie.Commit(ctx, anyMember(group), []Offset{{Topic: in, Partition: 0, Offset: 1}})
 		if !errors.Is(err, ErrFenced) || errors.Is(err, ErrAbortable) || errors.Is(err, ErrStaleMember) {
 			t.Fatalf("the zombie got %v", err)
 		}
@@ -241,7 +241,7 @@ func TestNewProducerFencesTheZombieAndEndsItsTransaction(t *testing.T) {
 		if err := zombie.Begin(ctx); !errors.Is(err, ErrFenced) || !errors.Is(err, ErrState) {
 			t.Fatalf("the zombie began again: %v", err)
 		}
-		if err := owner.Commit(ctx, anyMember(group), []Offset{{in, 0, 2}}); err != nil {
+		if err := owner.Commit(ctx, anyMember(group), []Offset{{Topic: in, Partition: 0, Offset: 2}}); err != nil {
 			t.Fatal(err)
 		}
 		if got := values(c.committed(out, 1)); !slices.Equal(got, []string{"owner"}) {
@@ -298,7 +298,7 @@ func TestStaleMemberResumesTheSameTransaction(t *testing.T) {
 		for i := range int64(3) {
 			mustBegin(t, ctx, p)
 			mustAppend(t, p, out, 0, fmt.Sprint(i))
-			offsets := []Offset{{in, 0, i + 1}}
+			offsets := []Offset{{Topic: in, Partition: 0, Offset: i + 1}}
 			for range 2 { // the group has no such member
 				err := p.Commit(ctx, Member{Group: group, MemberID: "gone", Generation: 7}, offsets)
 				if !errors.Is(err, ErrStaleMember) || errors.Is(err, ErrAbortable) {
@@ -332,11 +332,11 @@ func TestInterruptedCommitGoesOn(t *testing.T) {
 		mustAppend(t, p, out, 0, "once")
 		canceled, cancel := context.WithCancel(context.Background())
 		cancel()
-		err := p.Commit(canceled, anyMember(group), []Offset{{in, 0, 5}})
+		err := p.Commit(canceled, anyMember(group), []Offset{{Topic: in, Partition: 0, Offset: 5}})
 		if !errors.Is(err, context.Canceled) || errors.Is(err, ErrAbortable) {
 			t.Fatalf("got %v", err)
 		}
-		if err := p.Commit(c.context(), anyMember(group), []Offset{{in, 0, 5}}); err != nil {
+		if err := p.Commit(c.context(), anyMember(group), []Offset{{Topic: in, Partition: 0, Offset: 5}}); err != nil {
 			t.Fatal(err)
 		}
 		if got := values(c.committed(out, 1)); !slices.Equal(got, []string{"once"}) {
@@ -377,7 +377,7 @@ func TestLostRequestsAndAnswersNeitherDoubleNorLose(t *testing.T) {
 						mustAppend(t, p, out, partition, fmt.Sprintf("%03d", unit))
 					}
 					unit++
-					if err := p.Commit(ctx, anyMember(group), []Offset{{in, 0, unit}}); err != nil {
+					if err := p.Commit(ctx, anyMember(group), []Offset{{Topic: in, Partition: 0, Offset: unit}}); err != nil {
 						t.Fatalf("%v, %v: %v", step, l, err)
 					}
 				}
@@ -445,7 +445,7 @@ func TestRandomFaultsNeitherDoubleNorLose(t *testing.T) {
 			for i := next; i < next+perUnit; i++ {
 				mustAppend(t, p, out, int32(i%2), fmt.Sprintf("%04d", i))
 			}
-			err := p.Commit(ctx, anyMember(group), []Offset{{in, 0, next + perUnit}})
+			err := p.Commit(ctx, anyMember(group), []Offset{{Topic: in, Partition: 0, Offset: next + perUnit}})
 			if err == nil {
 				next += perUnit
 				continue
@@ -500,7 +500,7 @@ func TestRetriableCodesAreRepeatedInPlace(t *testing.T) {
 						mustAppend(t, p, out, partition, fmt.Sprintf("%03d", unit))
 					}
 					unit++
-					if err := p.Commit(ctx, anyMember(group), []Offset{{in, 0, unit}}); err != nil {
+					if err := p.Commit(ctx, anyMember(group), []Offset{{Topic: in, Partition: 0, Offset: unit}}); err != nil {
 						t.Fatalf("%v, %v: %v", step, refusal, err)
 					}
 				}
@@ -561,7 +561,7 @@ func TestCodesLeadToTheirErrors(t *testing.T) {
 			mustBegin(t, ctx, p)
 			mustAppend(t, p, out, 1, "first")
 			cluster.Fault(kfake.Fault{Keys: []kmsg.Key{test.step}, Err: test.refusal})
-			err := p.Commit(ctx, anyMember(group), []Offset{{in, 0, 1}})
+			err := p.Commit(ctx, anyMember(group), []Offset{{Topic: in, Partition: 0, Offset: 1}})
 			for _, sentinel := range []error{ErrAbortable, ErrFenced, ErrStaleMember} {
 				if errors.Is(err, sentinel) != (sentinel == test.want) { //nolint:errorlint // identity of the sentinel itself
 					t.Errorf("errors.Is(%v, %v) = %v", err, sentinel, errors.Is(err, sentinel))
@@ -585,7 +585,7 @@ func TestCodesLeadToTheirErrors(t *testing.T) {
 				next := c.transactional(DefaultConfig(), id) // ends the open transaction
 				mustBegin(t, ctx, next)
 			case errors.Is(err, ErrStaleMember):
-				if err := p.Commit(ctx, anyMember(group), []Offset{{in, 0, 1}}); err != nil {
+				if err := p.Commit(ctx, anyMember(group), []Offset{{Topic: in, Partition: 0, Offset: 1}}); err != nil {
 					t.Fatal(err)
 				}
 				want = []string{"first"}
@@ -598,7 +598,7 @@ func TestCodesLeadToTheirErrors(t *testing.T) {
 				}
 				mustBegin(t, ctx, p)
 				mustAppend(t, p, out, 1, "second")
-				if err := p.Commit(ctx, anyMember(group), []Offset{{in, 0, 2}}); err != nil {
+				if err := p.Commit(ctx, anyMember(group), []Offset{{Topic: in, Partition: 0, Offset: 2}}); err != nil {
 					t.Fatal(err)
 				}
 				want = []string{"second"}
@@ -663,13 +663,13 @@ func TestAbortAfterACommitWhoseAnswerWasLost(t *testing.T) {
 		mustAppend(t, p, out, 0, "committed all the same")
 		p.begun, p.offsetsSent = true, true
 		if err := errors.Join(p.protocol.addPartitions(ctx, p.limit()), p.produceAll(ctx, p.limit()),
-			p.protocol.addGroup(ctx, p.limit(), group), p.commitOffsets(ctx, p.limit(), anyMember(group), []Offset{{in, 0, 1}})); err != nil {
+			p.protocol.addGroup(ctx, p.limit(), group), p.commitOffsets(ctx, p.limit(), anyMember(group), []Offset{{Topic: in, Partition: 0, Offset: 1}})); err != nil {
 			t.Fatal(err)
 		}
 		p.cfg.RetryTimeout = 30 * time.Millisecond
 		p.cfg.RetryBackoff, p.cfg.MaxRetryBackoff = 40*time.Millisecond, 40*time.Millisecond // one attempt
 		c.faults.arm(int16(kmsg.EndTxn), answerLost)
-		if err := p.Commit(ctx, anyMember(group), []Offset{{in, 0, 1}}); !errors.Is(err, ErrAbortable) {
+		if err := p.Commit(ctx, anyMember(group), []Offset{{Topic: in, Partition: 0, Offset: 1}}); !errors.Is(err, ErrAbortable) {
 			t.Fatalf("got %v", err)
 		}
 		p.cfg.RetryTimeout = 10 * time.Second
@@ -681,7 +681,7 @@ func TestAbortAfterACommitWhoseAnswerWasLost(t *testing.T) {
 		}
 		mustBegin(t, ctx, p)
 		mustAppend(t, p, out, 0, "next")
-		if err := p.Commit(ctx, anyMember(group), []Offset{{in, 0, 2}}); err != nil {
+		if err := p.Commit(ctx, anyMember(group), []Offset{{Topic: in, Partition: 0, Offset: 2}}); err != nil {
 			t.Fatal(err)
 		}
 		if got := values(c.committed(out, 1)); !slices.Equal(got, []string{"committed all the same", "next"}) {
@@ -710,7 +710,7 @@ func TestMovedLeadersAndCoordinatorsAreFollowed(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if err := p.Commit(ctx, anyMember(group), []Offset{{in, 0, unit + 1}}); err != nil {
+			if err := p.Commit(ctx, anyMember(group), []Offset{{Topic: in, Partition: 0, Offset: unit + 1}}); err != nil {
 				t.Fatal(err)
 			}
 		}

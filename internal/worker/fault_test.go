@@ -37,7 +37,7 @@ func TestAbortedTransactionsDoubleNothing(t *testing.T) {
 				w := e.start(nil, func(w *Worker) {
 					w.producing.TransactionVersion = version % 2 // 0: what the broker has finalised
 					var err error
-					if w.shared, err = newShared(w.cfg, w.producing, w.client); err != nil {
+					if w.shared, err = newShared(w.cfg, w.producing, w.client, w.transactionalID); err != nil {
 						t.Fatal(err)
 					}
 				}).ready(2)

@@ -333,7 +333,7 @@ func (e *environment) start(change func(*config.Config), prepared ...func(*Worke
 	}
 	// A topic is looked up in Append, which no context bounds: a worker that crashes meanwhile ends after this time.
 	r.producing.RequestTimeout = time.Second
-	if r.shared, err = newShared(cfg, r.producing, r.client); err != nil {
+	if r.shared, err = newShared(cfg, r.producing, r.client, r.transactionalID); err != nil {
 		e.t.Fatal(err)
 	}
 	for _, p := range prepared {

@@ -229,20 +229,30 @@ func (w *Worker) newOwnPublisher(id string) (producer.Publisher, error) {
 	return producer.NewTransactional(w.producing, w.client, transactionalPrefix(w.cfg)+"-"+id)
 }
 
-// newShared gives the producer of all of this worker's partitions, or nil where each has its own. Under the instance or
-// member id a restarted worker ends at once what it left open; without one, the transaction timeout does.
-func newShared(cfg config.Config, producing producer.Config, client *kafkawire.Client) (*producer.Shared, error) {
-	if cfg.Produce.Transactions != "worker" {
+// newShared gives the producer of all of this worker's partitions, or nil where each has its own.
+func newShared(cfg config.Config, producing producer.Config, client *kafkawire.Client, transactionalID string) (*producer.Shared, error) {
+	switch {
+	case cfg.Produce.Transactions != "worker":
 		return nil, nil //nolint:nilnil // no shared producer is one of the two ways
-	}
-	if cfg.Delivery == config.AtLeastOnce {
+	case cfg.Delivery == config.AtLeastOnce:
 		return producer.NewSharedIdempotent(producing, client)
+	default:
+		return producer.NewShared(producing, client, transactionalID)
+	}
+}
+
+// sharedTransactionalID is the id of the transactions that all of this worker's partitions share; empty where they have
+// none. Under the instance or member id a restarted worker ends at once what it left open; without one, its successors
+// do.
+func sharedTransactionalID(cfg config.Config) string {
+	if cfg.Delivery != config.ExactlyOnce || cfg.Produce.Transactions != "worker" {
+		return ""
 	}
 	instance := cmp.Or(cfg.Group.InstanceID, cfg.Group.MemberID)
 	if instance == "" {
 		instance = strings.ToLower(rand.Text()[:12])
 	}
-	return producer.NewShared(producing, client, transactionalPrefix(cfg)+"-worker-"+instance)
+	return transactionalPrefix(cfg) + "-worker-" + instance
 }
 
 // Redrive gives the group that keeps the position of a job which sends dead letters again, its transactional id and how

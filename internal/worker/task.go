@@ -34,6 +34,8 @@ type task struct {
 	accept  chan struct{} // of size 1: an operator accepts the flood that holds the partition
 
 	publisher producer.Publisher
+	position  int64              // the committed offset; -1: there is none
+	marked    bool               // the committed offset carries a worker's transactional id
 	counts    *drift.Accumulator // nil when drift is off
 
 	*workbench // while batches are processed
@@ -116,6 +118,10 @@ func (t *task) own(fetch, work context.Context) (progressed bool, err error) {
 	if err := t.publisher.Begin(fetch); err != nil {
 		return false, err
 	}
+	t.phase.start("the end of a former owner's transaction", began)
+	if err := t.succeed(fetch); err != nil {
+		return false, err
+	}
 	t.phase.start("the committed offset, which a transaction that a former owner left open holds back until it ends", began)
 	offsets, err := consumer.CommittedOffsets(fetch, t.worker.client, t.worker.cfg.Group.ID, t.worker.membership.Identity(), []consumer.TopicPartition{t.source})
 	if err != nil {
@@ -127,10 +133,11 @@ func (t *task) own(fetch, work context.Context) (progressed bool, err error) {
 			return false, err
 		}
 	}
-	partition := t.worker.fetcher.Open(t.source, offsets[t.source])
+	t.position = offsets[t.source]
+	partition := t.worker.fetcher.Open(t.source, t.position)
 	defer partition.Close()
 	t.inHand.none()
-	t.log.Info().Int64("offset", offsets[t.source]).Msg("partition ready")
+	t.log.Info().Int64("offset", t.position).Msg("partition ready")
 	for {
 		if err := t.process(fetch, work, partition); err != nil {
 			t.rollBack(work)
@@ -326,20 +333,22 @@ func (t *task) appendCounts() error {
 // goes on under the new identity, unless the partition was taken away. A group that is still handing out partitions
 // refuses commits of its current generation too (REBALANCE_IN_PROGRESS), so the wait is not for a change alone.
 func (t *task) commit(ctx context.Context, next int64) error {
-	t.offsets[0] = producer.Offset{Topic: t.source.Topic, Partition: t.source.Partition, Offset: next}
+	t.offsets[0] = producer.Offset{Topic: t.source.Topic, Partition: t.source.Partition, Offset: next, Metadata: t.worker.metadata()}
 	deadline := time.Now().Add(t.worker.cfg.Group.SessionTimeout.Std())
 	for {
 		changed := t.worker.membership.Changed()
-		id := t.worker.membership.Identity()
-		member := producer.Member{Group: t.worker.cfg.Group.ID, MemberID: id.MemberID, InstanceID: id.InstanceID, Generation: id.Generation}
+		member := t.worker.member()
 		err := t.publisher.Commit(ctx, member, t.offsets[:])
+		if err == nil {
+			t.position, t.marked = next, t.offsets[0].Metadata != ""
+		}
 		if !errors.Is(err, producer.ErrStaleMember) {
 			return err
 		}
 		if time.Now().After(deadline) {
 			return fmt.Errorf("the group accepts no commit for longer than the session timeout (%w): %w", err, producer.ErrAbortable)
 		}
-		t.log.Info().Err(err).Int32("generation", id.Generation).Msg("the group is moving on during a commit; going on with it")
+		t.log.Info().Err(err).Int32("generation", member.Generation).Msg("the group is moving on during a commit; going on with it")
 		pause := time.NewTimer(settling)
 		select {
 		case <-changed:

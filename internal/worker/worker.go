@@ -67,18 +67,20 @@ type Worker struct {
 
 	appendScore func(dst []byte, numbers []float64, s *schemas.Score) []byte
 
-	transport    *kafka.Transport
-	client       *kafkawire.Client
-	fetching     consumer.FetchConfig
-	fetcher      *consumer.Fetcher // of the events
-	restoring    *consumer.Fetcher // of the drift states that tasks restore
-	membership   consumer.Membership
-	metrics      *metrics
-	producing    producer.Config
-	shared       *producer.Shared // nil: each partition has a producer of its own
-	driftMetrics *drift.Metrics
-	workbenches  workbenches
-	decoder      *schemas.Decoder // cloned for each workbench: compiled schemas are shared
+	transport       *kafka.Transport
+	client          *kafkawire.Client
+	fetching        consumer.FetchConfig
+	fetcher         *consumer.Fetcher // of the events
+	restoring       *consumer.Fetcher // of the drift states that tasks restore
+	membership      consumer.Membership
+	metrics         *metrics
+	producing       producer.Config
+	shared          *producer.Shared // nil: each partition has a producer of its own
+	transactionalID string           // of shared; empty: it has none
+	succession      succession
+	driftMetrics    *drift.Metrics
+	workbenches     workbenches
+	decoder         *schemas.Decoder // cloned for each workbench: compiled schemas are shared
 
 	// Set by prepare, before the first task starts.
 	schemaIDs  schemaIDs
@@ -161,9 +163,13 @@ func New(cfg config.Config, deps Dependencies) (*Worker, error) {
 			scored:  make([]int, 0, chunkRows),
 		}
 	}}
-	if w.shared, err = newShared(cfg, w.producing, w.client); err != nil {
+	w.transactionalID = sharedTransactionalID(cfg)
+	if w.shared, err = newShared(cfg, w.producing, w.client, w.transactionalID); err != nil {
 		return nil, err
 	}
+	w.succession = succession{ended: map[string]time.Time{}, fence: func(ctx context.Context, id string) error {
+		return producer.Fence(ctx, w.producing, w.client, id)
+	}}
 	if cfg.Drift.Enabled {
 		if w.driftMetrics, err = drift.NewMetrics(deps.Metrics, w.profile, window(w.cfg).Horizons); err != nil {
 			return nil, err
@@ -235,7 +241,7 @@ func (w *Worker) Assigned(partitions []consumer.TopicPartition) {
 
 // Revoked returns once the partitions' batches in hand are committed.
 func (w *Worker) Revoked(partitions []consumer.TopicPartition) {
-	w.stop(partitions, func(t *ownedTask) { t.drain() })
+	w.release(w.stop(partitions, func(t *ownedTask) { t.drain() }))
 }
 
 // Lost ends the tasks at once: somebody else may own the partitions already.
@@ -285,7 +291,8 @@ func (w *Worker) launch(t *task, run func(fetch, work context.Context) error) *o
 	return owned
 }
 
-func (w *Worker) stop(partitions []consumer.TopicPartition, how func(*ownedTask)) {
+// stop returns the tasks that have ended.
+func (w *Worker) stop(partitions []consumer.TopicPartition, how func(*ownedTask)) (tasks []*task) {
 	var ending []*ownedTask
 	w.mu.Lock()
 	for _, p := range partitions {
@@ -304,7 +311,11 @@ func (w *Worker) stop(partitions []consumer.TopicPartition, how func(*ownedTask)
 	}
 	for _, t := range ending {
 		<-t.done
+		if t.task != nil {
+			tasks = append(tasks, t.task)
+		}
 	}
+	return tasks
 }
 
 // appendPublishedScore writes the published contract.

@@ -1,0 +1,126 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/churnstream/churnstream/consumer"
+	"github.com/churnstream/churnstream/internal/config"
+	"github.com/churnstream/churnstream/internal/testkit"
+)
+
+// patientTransactions leaves what a dead worker holds open for longer than any test waits.
+func patientTransactions(c *config.Config) {
+	c.Produce.TransactionTimeout = config.Duration(2 * patience)
+}
+
+// TestASuccessorEndsTheTransactionOfADeadWorker: the first worker dies with a transaction that holds scores, or scores
+// and offsets. Nobody waits for its timeout.
+func TestASuccessorEndsTheTransactionOfADeadWorker(t *testing.T) {
+	for _, step := range []kmsg.Key{kmsg.TxnOffsetCommit, kmsg.EndTxn} {
+		t.Run("before "+step.Name(), func(t *testing.T) {
+			broker := testkit.Embedded(t)
+			e := newEnvironment(t, broker.Addrs(), partitions{events: 3, scores: 2, states: 1})
+			first := e.start(patientTransactions, func(w *Worker) {
+				w.producing.RetryTimeout = time.Second // it shall not outlive the test
+				var err error
+				if w.shared, err = newShared(w.cfg, w.producing, w.client, w.transactionalID); err != nil {
+					t.Fatal(err)
+				}
+			}).ready(3)
+			e.feed(30)
+			e.drained() // every partition has an offset with the owner's id
+			held := hold(t, broker.Cluster(), step, "")
+			e.feed(30)
+			held.wait()
+			first.crash()
+			held.release()
+			second := e.start(patientTransactions)
+			e.drained()
+			e.checkScores(false)
+			if !strings.Contains(second.log.String(), "ended the transaction of the partition's former owner") {
+				t.Error("the successor does not say that it ended a transaction")
+			}
+			second.end()
+			e.checkCounts()
+		})
+	}
+}
+
+// TestAPartitionThatIsGivenUpInOrderCarriesNoOwner: its next owner must not disturb the one before, which works on.
+func TestAPartitionThatIsGivenUpInOrderCarriesNoOwner(t *testing.T) {
+	e := newEnvironment(t, testkit.Brokers(t), partitions{events: 4, scores: 2, states: 1})
+	first := e.start(nil).ready(4)
+	e.feed(40)
+	e.drained()
+	owners := func() (n int) {
+		metadata, err := consumer.CommittedMetadata(t.Context(), first.client, e.cfg.Group.ID, []consumer.TopicPartition{
+			{Topic: e.cfg.Topics.Events, Partition: 0},
+			{Topic: e.cfg.Topics.Events, Partition: 1},
+			{Topic: e.cfg.Topics.Events, Partition: 2},
+			{Topic: e.cfg.Topics.Events, Partition: 3},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range metadata {
+			if m == first.metadata() {
+				n++
+			}
+		}
+		return n
+	}
+	if n := owners(); n != 4 {
+		t.Fatalf("%d of 4 partitions carry their owner's id", n)
+	}
+	second := e.start(nil).ready(2)
+	first.ready(2)
+	if n := owners(); n != 2 {
+		t.Errorf("%d partitions carry the first worker's id after two were given up", n)
+	}
+	before := e.committed()
+	e.feed(40)
+	e.drained()
+	if e.committed() <= before {
+		t.Error("nothing was committed")
+	}
+	for _, w := range []*running{first, second} {
+		if log := w.log.String(); strings.Contains(log, "fenced") || strings.Contains(log, "former owner, which") {
+			t.Errorf("a worker was fenced:\n%s", log)
+		}
+	}
+	second.end()
+	first.end()
+	if n := owners(); n != 0 {
+		t.Errorf("%d partitions carry the id of a worker that left", n)
+	}
+	e.checkScores(false)
+}
+
+func TestADeadWorkersTransactionIsEndedOnceForAllItsPartitions(t *testing.T) {
+	calls, fails := 0, true
+	s := succession{ended: map[string]time.Time{}, fence: func(context.Context, string) error {
+		calls++
+		if fails {
+			return errors.New("not allowed")
+		}
+		return nil
+	}}
+	if s.end(t.Context(), "a") == nil {
+		t.Error("the failure is not told")
+	}
+	fails = false
+	for range 8 {
+		if err := s.end(t.Context(), "a"); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := s.end(t.Context(), "b"); err != nil || calls != 3 {
+		t.Errorf("%d calls, %v; want the failed one and one for each id", calls, err)
+	}
+}
