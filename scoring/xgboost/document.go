@@ -46,30 +46,7 @@ type tree struct {
 }
 
 // field is a member of an object and what to do with its value.
-type field map[string]func(reader) error
-
-// read walks an object. Fields that are not listed are skipped; a listed one may be there once.
-func (f field) read(r reader) error {
-	seen := make(map[string]bool, len(f))
-	return r.Object(func(key []byte) error {
-		do, ok := f[string(key)]
-		name := fmt.Sprintf("%.60q", key)
-		if !ok {
-			if err := r.Skip(); err != nil {
-				return fmt.Errorf("%s: %w", name, err)
-			}
-			return nil
-		}
-		if seen[string(key)] {
-			return fmt.Errorf("%s is there twice", name)
-		}
-		seen[string(key)] = true
-		if err := do(r); err != nil {
-			return fmt.Errorf("%s: %w", name, err)
-		}
-		return nil
-	})
-}
+type field = jsonread.Members[reader]
 
 func (d *document) read(r reader) error {
 	err := field{
@@ -86,19 +63,19 @@ func (d *document) read(r reader) error {
 			return err
 		},
 		"learner": field{
-			"objective": field{"name": text(&d.objective)}.read,
+			"objective": field{"name": text(&d.objective)}.Read,
 			"learner_model_param": field{
 				"base_score":  text(&d.baseScore),
 				"num_feature": count(&d.features),
 				"num_class":   count(&d.classes),
 				"num_target":  count(&d.targets),
-			}.read,
-			"attributes":       field{"best_iteration": text(&d.bestIteration)}.read,
+			}.Read,
+			"attributes":       field{"best_iteration": text(&d.bestIteration)}.Read,
 			"feature_names":    texts(&d.names),
 			"feature_types":    texts(&d.kinds),
 			"gradient_booster": d.readBooster,
-		}.read,
-	}.read(r)
+		}.Read,
+	}.Read(r)
 	if err != nil {
 		return err
 	}
@@ -110,9 +87,9 @@ func (d *document) readBooster(r reader) error {
 		"name":  text(&d.booster),
 		"model": d.readModel,
 		// Dart up to 3.2 has its trees one level down; up to 3.3 the weights are here.
-		"gbtree":      field{"model": d.readModel}.read,
+		"gbtree":      field{"model": d.readModel}.Read,
 		"weight_drop": d.readWeightDrop,
-	}.read(r)
+	}.Read(r)
 }
 
 // readModel reads the trees or, of gblinear, the weights.
@@ -125,7 +102,7 @@ func (d *document) readModel(r reader) error {
 		"gbtree_model_param": field{
 			"num_trees":         count(&d.declaredTrees),
 			"num_parallel_tree": count(&d.parallelTrees),
-		}.read,
+		}.Read,
 		"trees": func(r reader) error {
 			return r.Array(func(i int) error {
 				t := &tree{vector: 1}
@@ -144,8 +121,8 @@ func (d *document) readModel(r reader) error {
 		"iteration_indptr": integers(&d.rounds),
 		"weight_drop":      d.readWeightDrop, // dart from 3.4
 		"weights":          floats(&d.weights),
-		"cats":             field{"enc": d.readCategories}.read,
-	}.read(r)
+		"cats":             field{"enc": d.readCategories}.Read,
+	}.Read(r)
 }
 
 func (d *document) readWeightDrop(r reader) error {
@@ -161,7 +138,7 @@ func (t *tree) read(r reader) error {
 		"tree_param": field{
 			"num_nodes":        count(&t.nodes),
 			"size_leaf_vector": count(&t.vector),
-		}.read,
+		}.Read,
 		"left_children":       integers(&t.left),
 		"right_children":      integers(&t.right),
 		"split_indices":       integers(&t.feature),
@@ -175,7 +152,7 @@ func (t *tree) read(r reader) error {
 		"categories_segments": integers(&t.from),
 		"categories_sizes":    integers(&t.sizes),
 		"categories":          integers(&t.list),
-	}.read(r)
+	}.Read(r)
 }
 
 // readCategories reads, for each feature, the categories that a data frame had: texts as one run of
@@ -191,7 +168,7 @@ func (d *document) readCategories(r reader) error {
 				return err
 			},
 			"values": integers(&values),
-		}.read(r)
+		}.Read(r)
 		if err != nil {
 			return fmt.Errorf("feature %d: %w", i, err)
 		}
