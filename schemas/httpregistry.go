@@ -23,7 +23,8 @@ import (
 type RegistryConfig struct {
 	URLs     []string `yaml:"urls" json:"urls"` // tried in turn
 	Username string   `yaml:"username" json:"username"`
-	Password string   `yaml:"-" json:"-"`
+	// Password gives the password of Username for a request, each time, so that one that is renewed in its file is used.
+	Password func() (string, error) `yaml:"-" json:"-"`
 	// Token gives the bearer token of a request, each time, so that a token that is renewed in its file is used. Nil: none.
 	Token func() (string, error) `yaml:"-" json:"-"`
 	// TLS is for https URLs: roots, a client certificate, a server name. Nil: the system's roots.
@@ -65,8 +66,11 @@ func (c RegistryConfig) Validate() error {
 			faults = append(faults, fmt.Errorf("registry.urls[%d]: holds a login; move it to registry.username and registry.password_file", i))
 		}
 	}
-	if c.Username == "" && c.Password != "" {
+	if c.Username == "" && c.Password != nil {
 		faults = append(faults, errors.New("registry.username: is empty though there is a password; e.g. churnstream"))
+	}
+	if c.Username != "" && c.Password == nil {
+		faults = append(faults, errors.New("registry.password_file: is empty though there is a username; name the file of the password"))
 	}
 	if c.Username != "" && c.Token != nil {
 		faults = append(faults, errors.New("registry.token_file: is given beside registry.username; a request carries one login, remove the other"))
@@ -157,7 +161,13 @@ func NewRegistry(cfg RegistryConfig) (*HTTPRegistry, error) {
 	client := &http.Client{Transport: boundedAnswers{transport}, Timeout: cfg.RequestTimeout}
 	opts := []sr.ClientOpt{sr.URLs(cfg.URLs...), sr.HTTPClient(client), sr.UserAgent("churnstream")}
 	if cfg.Username != "" {
-		opts = append(opts, sr.BasicAuth(cfg.Username, cfg.Password))
+		opts = append(opts, sr.PreReq(func(req *http.Request) error {
+			password, err := cfg.Password()
+			if err == nil {
+				req.SetBasicAuth(cfg.Username, password)
+			}
+			return err
+		}))
 	}
 	if cfg.Token != nil {
 		opts = append(opts, sr.PreReq(func(req *http.Request) error {

@@ -74,7 +74,7 @@ func checkFiles(cfg config.Config) error {
 			check(config.Security{TLS: config.TLS{Enabled: true, CertFile: t.CertFile, KeyFile: t.KeyFile}})
 		}
 	}
-	if login := cfg.Security.SASL; login.PasswordFile != "" && slices.Contains(config.Mechanisms(), login.Mechanism) {
+	if login := cfg.Security.SASL; slices.Contains(config.Mechanisms(), login.Mechanism) && (login.PasswordFile != "" || login.OAuth.TokenFile != "" || login.OAuth.ClientSecretFile != "") {
 		check(config.Security{SASL: login})
 	}
 	if cfg.Registry.PasswordFile != "" {
@@ -92,7 +92,7 @@ func checkFiles(cfg config.Config) error {
 }
 
 func registryToken(cfg config.Registry) (string, error) {
-	token, err := config.Secret(cfg.TokenFile)
+	token, err := config.Secret(nil, cfg.TokenFile)
 	if err != nil {
 		return "", fmt.Errorf("registry.token_file: %w", err)
 	}
@@ -122,7 +122,7 @@ func readingOf(cfg config.Config) (reading schemas.DecoderConfig, err error) {
 }
 
 func registryPassword(cfg config.Registry) (string, error) {
-	password, err := config.Secret(cfg.PasswordFile)
+	password, err := config.Secret(cfg.Password, cfg.PasswordFile)
 	if err != nil {
 		return "", fmt.Errorf("registry.password_file: %w", err)
 	}
@@ -148,8 +148,9 @@ func newRegistry(cfg config.Registry) (*schemas.HTTPRegistry, error) {
 	c := schemas.DefaultRegistryConfig()
 	c.URLs, c.Username, c.CacheDir, c.RetryFor = cfg.URLs, cfg.Username, cfg.CacheDir, registryPatience
 	var err error
-	if cfg.PasswordFile != "" {
-		if c.Password, err = registryPassword(cfg); err != nil {
+	if cfg.Username != "" {
+		c.Password = func() (string, error) { return registryPassword(cfg) }
+		if _, err := c.Password(); err != nil {
 			return nil, err
 		}
 	}

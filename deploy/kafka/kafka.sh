@@ -16,6 +16,9 @@ usage() {
 		KAFKA_PORT     port of the broker (19092); its controller takes the next one
 		KAFKA_DIR      where jars, data and logs go (.build/kafka)
 		KAFKA_HEAP     heap of the broker (1g)
+		KAFKA_SECURED  1: TLS, mutual TLS, SASL and ACLs (secured.properties) on five
+		               ports; CHURNSTREAM_TEST_SECURED is the address of the first,
+		               CHURNSTREAM_TEST_CERTS the folder of the certificates; needs openssl
 	TEXT
 }
 
@@ -24,6 +27,10 @@ root=${KAFKA_DIR:-$here/../../.build/kafka}
 host=127.0.0.1
 port=${KAFKA_PORT:-19092}
 address=$host:$port
+secured=${KAFKA_SECURED:-}
+# Where ApiVersions is answered without TLS.
+open_port=$port
+[[ -z $secured ]] || open_port=$((port + 3))
 
 case ${KAFKA_VERSION:-4.3} in
 4.3) version=4.3.0 ;;
@@ -109,6 +116,10 @@ run() {
 	fi
 	up >/dev/null
 	say "Kafka $version on $address"
+	if [[ -n $secured ]]; then
+		CHURNSTREAM_TEST_SECURED=$address CHURNSTREAM_TEST_CERTS=$state/certs "$@"
+		return
+	fi
 	CHURNSTREAM_TEST_BROKERS=$address "$@"
 }
 
@@ -137,13 +148,50 @@ fetch() {
 
 format() {
 	rm -rf "$state/data"
-	sed -e "s|@HOST@|$host|g" -e "s|@PORT@|$port|g" -e "s|@CONTROLLER_PORT@|$((port + 1))|g" \
-		-e "s|@DATA@|$state/data|g" "$here/server.properties" >"$state/server.properties"
+	local template=server.properties users=()
+	if [[ -n $secured ]]; then
+		template=secured.properties
+		certificates
+		for mechanism in SCRAM-SHA-512 SCRAM-SHA-256; do
+			users+=(--add-scram "$mechanism=[name=scorer,password=scorer-scram]" --add-scram "$mechanism=[name=intruder,password=intruder-scram]")
+		done
+	fi
+	sed -e "s|@SSL_PORT@|$((port + 2))|g" -e "s|@SASL_PORT@|$((port + 3))|g" -e "s|@EXPIRED_PORT@|$((port + 4))|g" -e "s|@CERTS@|$state/certs|g" \
+		-e "s|@HOST@|$host|g" -e "s|@PORT@|$port|g" -e "s|@CONTROLLER_PORT@|$((port + 1))|g" \
+		-e "s|@DATA@|$state/data|g" "$here/$template" >"$state/server.properties"
 	# The cluster id is a base64 UUID; any will do for a cluster of one.
 	java -XX:TieredStopAtLevel=1 -cp "$lib/*" kafka.tools.StorageTool format \
-		--cluster-id Y2h1cm5zdHJlYW0ta2Fmaw --config "$state/server.properties" >"$state/format.log" 2>&1 || {
+		--cluster-id Y2h1cm5zdHJlYW0ta2Fmaw --config "$state/server.properties" "${users[@]}" >"$state/format.log" 2>&1 || {
 		cat "$state/format.log" >&2
 		fail "Kafka could not format $state/data"
+	}
+}
+
+# certificates makes an authority, what it signed for the broker (one of it expired) and for a client, and an authority
+# that nobody trusts.
+certificates() {
+	need openssl "the command openssl for the certificates"
+	local dir=$state/certs
+	rm -rf "$dir"
+	mkdir -p "$dir"
+	(
+		cd "$dir"
+		authority() {
+			openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj "/CN=$1" -keyout "$1.key" -out "$1.crt"
+		}
+		signed() { # name, subject, names, days
+			openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj "$2" -keyout "$1.key" -out "$1.csr"
+			openssl x509 -req -in "$1.csr" -CA ca.crt -CAkey ca.key -CAcreateserial -days "$4" -out "$1.crt" -extfile <(echo "subjectAltName=$3")
+			cat "$1.key" "$1.crt" >"$1.pem"
+		}
+		authority ca
+		authority stranger
+		signed broker /CN=broker "IP:$host,DNS:localhost" 30
+		signed expired /CN=broker "IP:$host,DNS:localhost" -1
+		signed client /CN=scorer DNS:scorer 30
+	) >"$state/certificates.log" 2>&1 || {
+		cat "$state/certificates.log" >&2
+		fail "openssl could not make the certificates"
 	}
 }
 
@@ -175,7 +223,7 @@ running() {
 # answers: an ApiVersions request gets its response. The port alone opens earlier.
 answers() {
 	(
-		exec 3<>"/dev/tcp/$host/$port" || exit 1
+		exec 3<>"/dev/tcp/$host/$open_port" || exit 1
 		printf '\0\0\0\12\0\22\0\0\0\0\0\1\377\377' >&3
 		[[ $(timeout 5 head -c 8 <&3 | od -An -tu1 | awk '{print $5 $6 $7 $8}') == 0001 ]]
 	) 2>/dev/null

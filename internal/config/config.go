@@ -52,15 +52,44 @@ type TLS struct {
 
 // SASL login at the brokers.
 type SASL struct {
-	Mechanism    string `yaml:"mechanism"` // "", PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512
+	Mechanism    string `yaml:"mechanism"` // "", PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, OAUTHBEARER or AWS_MSK_IAM
 	Username     string `yaml:"username"`
+	Password     Hidden `yaml:"password,omitempty"` // by environment only
 	PasswordFile string `yaml:"password_file"`
+	OAuth        OAuth  `yaml:"oauth"` // the tokens of OAUTHBEARER
+	AWS          AWS    `yaml:"aws"`   // the account of AWS_MSK_IAM
+}
+
+// OAuth says where the tokens of OAUTHBEARER come from: a server that gives them for a client's credentials, or a file
+// that somebody else renews.
+type OAuth struct {
+	TokenURL         string `yaml:"token_url"` // https
+	ClientID         string `yaml:"client_id"`
+	ClientSecret     Hidden `yaml:"client_secret,omitempty"` // by environment only
+	ClientSecretFile string `yaml:"client_secret_file"`
+	Scope            string `yaml:"scope"`
+	CAFile           string `yaml:"ca_file"` // PEM, of the token server; empty: the system's roots
+	TokenFile        string `yaml:"token_file"`
+}
+
+// AWS is the account that AWS_MSK_IAM signs for. What is empty is taken from the variables that the platform sets
+// (AWS_REGION, AWS_ACCESS_KEY_ID, …); without any keys the instance is asked.
+type AWS struct {
+	Region               string `yaml:"region"`
+	AccessKeyID          string `yaml:"access_key_id"`
+	SecretAccessKey      Hidden `yaml:"secret_access_key,omitempty"` // by environment only
+	SessionToken         Hidden `yaml:"session_token,omitempty"`     // by environment only
+	RoleARN              string `yaml:"role_arn"`
+	WebIdentityTokenFile string `yaml:"web_identity_token_file"`
+	CredentialsURL       string `yaml:"credentials_url"`
+	CredentialsTokenFile string `yaml:"credentials_token_file"`
 }
 
 // Registry is the schema registry.
 type Registry struct {
 	URLs            []string    `yaml:"urls"`
 	Username        string      `yaml:"username"`
+	Password        Hidden      `yaml:"password,omitempty"` // by environment only
 	PasswordFile    string      `yaml:"password_file"`
 	TokenFile       string      `yaml:"token_file"` // bearer token, read for each request; instead of username and password
 	TLS             RegistryTLS `yaml:"tls"`
@@ -266,7 +295,9 @@ func Load(path string, environ []string) (Config, error) {
 			return cfg, errors.Join(append(read.faults, applyEnvironment(&cfg, environ)...)...)
 		}
 	}
-	faults := [][]error{read.faults, applyEnvironment(&cfg, environ), cfg.faults(read.named)}
+	faults := [][]error{read.faults, applyEnvironment(&cfg, environ)}
+	applyPlatform(&cfg.Security.SASL.AWS, environ)
+	faults = append(faults, cfg.faults(read.named))
 	return cfg, errors.Join(slices.Concat(faults...)...)
 }
 
@@ -290,8 +321,46 @@ func (c *Config) YAML() ([]byte, error) {
 	return b.Bytes(), e.Close()
 }
 
-// Secret reads a secret file: its content without the line end.
-func Secret(path string) (string, error) {
+// Hidden is a secret that came by an environment variable; nil is none. It is never written or printed: a function shows
+// nothing of what it returns, not even inside of a struct that is printed.
+type Hidden func() string
+
+// Hide keeps a secret; an empty one is none.
+func Hide(secret string) Hidden {
+	if secret == "" {
+		return nil
+	}
+	return func() string { return secret }
+}
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (h *Hidden) UnmarshalText(text []byte) error {
+	*h = Hide(string(text))
+	return nil
+}
+
+// String implements fmt.Stringer.
+func (Hidden) String() string { return "(hidden)" }
+
+// GoString implements fmt.GoStringer.
+func (Hidden) GoString() string { return "(hidden)" }
+
+// MarshalText implements encoding.TextMarshaler.
+func (h Hidden) MarshalText() ([]byte, error) { return []byte(h.String()), nil }
+
+// IsZero keeps the key out of what YAML prints.
+func (Hidden) IsZero() bool { return true }
+
+// UnmarshalYAML refuses a secret in the file, without repeating it.
+func (*Hidden) UnmarshalYAML(*yaml.Node) error {
+	return errors.New("a secret does not belong in this file: name a file that holds it by the key of this name with _file behind it, or set the environment variable of this key")
+}
+
+// Secret is given, or else what the file holds: its content without the line end, as it is now.
+func Secret(given Hidden, path string) (string, error) {
+	if given != nil {
+		return given(), nil
+	}
 	b, err := os.ReadFile(path)
 	if err != nil {
 		return "", fmt.Errorf("read the secret: %w", err)

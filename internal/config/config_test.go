@@ -1,6 +1,8 @@
 package config
 
 import (
+	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -190,8 +192,61 @@ func TestMissingFileIsNamed(t *testing.T) {
 }
 
 func TestSecretLosesItsLineEnd(t *testing.T) {
-	got, err := Secret(write(t, "s3cret \r\n"))
+	got, err := Secret(nil, write(t, "s3cret \r\n"))
 	if err != nil || got != "s3cret " {
 		t.Errorf("got %q, %v", got, err)
+	}
+}
+
+func TestSecretsComeByEnvironmentOrFileAndAreNeverPrinted(t *testing.T) {
+	cfg, err := Load(write(t, "model: m\nregistry: {username: u}\nsecurity: {tls: {enabled: true}, sasl: {mechanism: AWS_MSK_IAM}}\n"), []string{
+		"CHURNSTREAM_REGISTRY_PASSWORD=s3cret", "AWS_REGION=eu-central-1", "AWS_ACCESS_KEY_ID=id", "AWS_SECRET_ACCESS_KEY=s3cret", "AWS_SESSION_TOKEN=s3cret",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := Secret(cfg.Registry.Password, ""); got != "s3cret" || err != nil {
+		t.Errorf("got %q, %v", got, err)
+	}
+	text, err := cfg.YAML()
+	if err != nil {
+		t.Fatal(err)
+	}
+	printed := string(text) + fmt.Sprintf("%v %+v %#v", cfg, cfg, cfg)
+	if encoded, err := json.Marshal(cfg); err == nil {
+		printed += string(encoded)
+	}
+	if strings.Contains(printed, "s3cret") {
+		t.Errorf("a secret is printed: %s", printed)
+	}
+	if _, err := Load(write(t, string(text)), nil); err == nil || strings.Contains(err.Error(), "password:") {
+		t.Errorf("printed and read back without the environment: %v", err)
+	}
+	_, err = Load(write(t, "model: m\nregistry: {username: u, password: s3cret}\n"), nil)
+	if err == nil || !strings.Contains(err.Error(), "registry.password: a secret does not belong in this file") || strings.Contains(err.Error(), "s3cret") {
+		t.Errorf("a secret in the file: %v", err)
+	}
+	_, err = Load(write(t, "model: m\nregistry: {username: u, password_file: f}\n"), []string{"CHURNSTREAM_REGISTRY_PASSWORD=s3cret"})
+	if err == nil || !strings.Contains(err.Error(), "registry.password_file: is given, and the variable CHURNSTREAM_REGISTRY_PASSWORD, too") {
+		t.Errorf("two sources: %v", err)
+	}
+}
+
+func TestLoginsByTokenAreChecked(t *testing.T) {
+	for name, c := range map[string]struct{ yaml, want string }{
+		"no TLS":         {"{sasl: {mechanism: OAUTHBEARER, oauth: {token_file: f}}}", "security.tls.enabled"},
+		"no https":       {"{tls: {enabled: true}, sasl: {mechanism: OAUTHBEARER, oauth: {token_url: 'http://x', client_id: c, client_secret_file: f}}}", "security.sasl.oauth.token_url"},
+		"no client":      {"{tls: {enabled: true}, sasl: {mechanism: OAUTHBEARER, oauth: {token_url: 'https://x', client_secret_file: f}}}", "security.sasl.oauth.client_id"},
+		"no secret":      {"{tls: {enabled: true}, sasl: {mechanism: OAUTHBEARER, oauth: {token_url: 'https://x', client_id: c}}}", "security.sasl.oauth.client_secret_file"},
+		"two ways":       {"{tls: {enabled: true}, sasl: {mechanism: OAUTHBEARER, oauth: {token_file: f, token_url: 'https://x'}}}", "security.sasl.oauth.token_file"},
+		"no region":      {"{tls: {enabled: true}, sasl: {mechanism: AWS_MSK_IAM}}", "security.sasl.aws.region"},
+		"a key alone":    {"{tls: {enabled: true}, sasl: {mechanism: AWS_MSK_IAM, aws: {region: eu-central-1, access_key_id: i}}}", "security.sasl.aws.access_key_id"},
+		"a role is lost": {"{tls: {enabled: true}, sasl: {mechanism: AWS_MSK_IAM, aws: {region: eu-central-1, web_identity_token_file: f}}}", "security.sasl.aws.role_arn"},
+		"all is well":    {"{tls: {enabled: true}, sasl: {mechanism: AWS_MSK_IAM, aws: {region: us-gov-west-1}}}", ""},
+	} {
+		_, err := Load(write(t, "model: m\nsecurity: "+c.yaml+"\n"), nil)
+		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want+":")) {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"encoding"
 	"fmt"
 	"reflect"
@@ -21,6 +22,29 @@ func applyEnvironment(cfg *Config, environ []string) []error {
 		}
 	}
 	return applyTo(reflect.ValueOf(cfg).Elem(), environmentPrefix, set)
+}
+
+// applyPlatform fills what is empty with the variables that AWS sets where programs run.
+func applyPlatform(aws *AWS, environ []string) {
+	set := map[string]string{}
+	for _, e := range environ {
+		if name, value, ok := strings.Cut(e, "="); ok && strings.HasPrefix(name, "AWS_") {
+			set[name] = value
+		}
+	}
+	aws.Region = cmp.Or(aws.Region, set["AWS_REGION"], set["AWS_DEFAULT_REGION"])
+	if aws.AccessKeyID == "" && aws.WebIdentityTokenFile == "" && aws.CredentialsURL == "" { // of one source, or none is right
+		aws.AccessKeyID = set["AWS_ACCESS_KEY_ID"]
+		aws.SecretAccessKey = Hide(set["AWS_SECRET_ACCESS_KEY"])
+		aws.SessionToken = Hide(set["AWS_SESSION_TOKEN"])
+		aws.WebIdentityTokenFile = set["AWS_WEB_IDENTITY_TOKEN_FILE"]
+		aws.CredentialsURL = set["AWS_CONTAINER_CREDENTIALS_FULL_URI"]
+		if relative := set["AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"]; relative != "" && aws.CredentialsURL == "" {
+			aws.CredentialsURL = "http://169.254.170.2" + relative
+		}
+	}
+	aws.RoleARN = cmp.Or(aws.RoleARN, set["AWS_ROLE_ARN"])
+	aws.CredentialsTokenFile = cmp.Or(aws.CredentialsTokenFile, set["AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"])
 }
 
 func applyTo(v reflect.Value, prefix string, set map[string]string) (faults []error) {

@@ -90,7 +90,8 @@ func (c *Config) faults(named map[string]bool) []error {
 
 func (c *Config) checkRegistry(k *checker) {
 	r := c.Registry
-	k.check((r.Username == "") == (r.PasswordFile == ""), "registry.password_file", "username and password_file go together")
+	k.check((r.Username == "") == (r.PasswordFile == "" && r.Password == nil), "registry.password_file", "username and password_file (or the variable CHURNSTREAM_REGISTRY_PASSWORD) go together")
+	k.secret("registry.password", r.Password, r.PasswordFile)
 	k.check(r.Username == "" || r.TokenFile == "", "registry.token_file", "is given beside username; a request carries one login, remove the other")
 	k.check((r.TLS.CertFile == "") == (r.TLS.KeyFile == ""), "registry.tls.key_file", "cert_file and key_file go together")
 	k.oneOf("registry.subject_strategy", r.SubjectStrategy, "topic", "record", "topic-record")
@@ -104,7 +105,9 @@ func (c *Config) checkEvents(k *checker) {
 }
 
 // Mechanisms are those of a SASL login.
-func Mechanisms() []string { return []string{"PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"} }
+func Mechanisms() []string {
+	return []string{"PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER", "AWS_MSK_IAM"}
+}
 
 func (c *Config) checkSecurity(k *checker) {
 	t := c.Security.TLS
@@ -112,10 +115,36 @@ func (c *Config) checkSecurity(k *checker) {
 	k.check(t.Enabled || t.CAFile+t.CertFile+t.KeyFile+t.ServerName == "", "security.tls.enabled", "is false but other tls settings are given; set it to true or remove them")
 	s := c.Security.SASL
 	k.oneOf("security.sasl.mechanism", s.Mechanism, append([]string{""}, Mechanisms()...)...)
-	if s.Mechanism != "" {
+	switch s.Mechanism {
+	case "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512":
 		k.check(s.Username != "", "security.sasl.username", "is empty but mechanism %s needs one", s.Mechanism)
-		k.check(s.PasswordFile != "", "security.sasl.password_file", "is empty; give a file that holds the password of %s", s.Username)
+		k.check(s.PasswordFile != "" || s.Password != nil, "security.sasl.password_file", "is empty; give a file that holds the password of %s", s.Username)
+		k.secret("security.sasl.password", s.Password, s.PasswordFile)
+	case "OAUTHBEARER":
+		k.check(t.Enabled, "security.tls.enabled", "is false; with OAUTHBEARER anybody on the way could take the token")
+		if o := s.OAuth; o.TokenFile == "" {
+			u, err := url.Parse(o.TokenURL)
+			k.check(err == nil && u.Scheme == "https" && u.Host != "" && u.User == nil, "security.sasl.oauth.token_url", "is not an https URL without a login, for example https://login.example.com/oauth2/token (or give token_file)")
+			k.check(o.ClientID != "", "security.sasl.oauth.client_id", "is empty; give the id that the token server knows")
+			k.check(o.ClientSecretFile != "" || o.ClientSecret != nil, "security.sasl.oauth.client_secret_file", "is empty; give a file that holds the secret of client_id")
+			k.secret("security.sasl.oauth.client_secret", o.ClientSecret, o.ClientSecretFile)
+		} else {
+			k.check(o.TokenURL == "" && o.ClientID == "", "security.sasl.oauth.token_file", "is given, and token_url or client_id, too; keep one way")
+		}
+	case "AWS_MSK_IAM":
+		a := s.AWS
+		k.check(t.Enabled, "security.tls.enabled", "is false; Amazon MSK takes IAM logins with TLS only (port 9098)")
+		k.check(awsRegion.MatchString(a.Region), "security.sasl.aws.region", "%q is not a region such as eu-central-1; set it or AWS_REGION", a.Region)
+		k.check(a.AccessKeyID == "" || a.SecretAccessKey != nil, "security.sasl.aws.access_key_id", "is given without its secret: set AWS_SECRET_ACCESS_KEY")
+		k.check(a.WebIdentityTokenFile == "" || a.RoleARN != "", "security.sasl.aws.role_arn", "is empty but web_identity_token_file needs it")
 	}
+}
+
+var awsRegion = regexp.MustCompile(`^[a-z]{2}(-[a-z0-9]+)+-[0-9]+$`)
+
+// secret refuses two sources for one.
+func (c *checker) secret(key string, given Hidden, file string) {
+	c.check(given == nil || file == "", key+"_file", "is given, and the variable %s, too; keep one", environmentPrefix+"_"+strings.ToUpper(strings.ReplaceAll(key, ".", "_")))
 }
 
 func (c *Config) checkTopics(k *checker) {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -93,7 +94,9 @@ func metadata(ctx context.Context, client *kafka.Client, names []string, sasl co
 			return r, nil
 		}
 		var certificate *tls.CertificateVerificationError
-		if errors.Is(err, kafka.SASLAuthenticationFailed) || errors.As(err, &certificate) || strings.Contains(err.Error(), "tls:") {
+		var expired *expiredError
+		if errors.Is(err, kafka.SASLAuthenticationFailed) || errors.Is(err, kafka.UnsupportedSASLMechanism) ||
+			errors.As(err, &certificate) || errors.As(err, &expired) || strings.Contains(err.Error(), "tls:") {
 			return nil, err
 		}
 		if sasl.Mechanism != "" && closed(err) && attempt >= logins {
@@ -165,11 +168,26 @@ func explain(err error, brokers []string, sasl config.SASL) error {
 	var certificate *tls.CertificateVerificationError
 	var dns *net.DNSError
 	var deadline net.Error
+	var token *tokenError
+	var expired *expiredError
+	var invalid x509.CertificateInvalidError
+	var name x509.HostnameError
 	switch {
+	case errors.As(err, &token):
+		return fmt.Errorf("brokers %s: no login by %s: %w", at, sasl.Mechanism, err)
+	case errors.As(err, &expired):
+		return fmt.Errorf("brokers %s: %w", at, err)
+	case errors.Is(err, kafka.SASLAuthenticationFailed) && sasl.Username == "":
+		return fmt.Errorf("brokers %s refuse the token of the login by %s: check what it is for (security.sasl.oauth.scope, security.sasl.aws) and the clock of this machine: %w", at, sasl.Mechanism, err)
 	case errors.Is(err, kafka.SASLAuthenticationFailed):
 		return fmt.Errorf("brokers %s refuse the login of user %q by %s: check security.sasl.username and the password in security.sasl.password_file: %w", at, sasl.Username, sasl.Mechanism, err)
 	case errors.Is(err, kafka.UnsupportedSASLMechanism):
 		return fmt.Errorf("brokers %s do not offer the login %s: check security.sasl.mechanism: %w", at, sasl.Mechanism, err)
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		return fmt.Errorf("brokers %s show a certificate that is not valid now (%s to %s): renew it at the broker, or set the clock of this machine: %w",
+			at, invalid.Cert.NotBefore.UTC().Format(time.RFC3339), invalid.Cert.NotAfter.UTC().Format(time.RFC3339), err)
+	case errors.As(err, &name):
+		return fmt.Errorf("brokers %s show a certificate for %s: use that name in brokers, or set security.tls.server_name: %w", at, strings.Join(append(name.Certificate.DNSNames, addresses(name.Certificate.IPAddresses)...), ", "), err)
 	case errors.As(err, &certificate):
 		return fmt.Errorf("brokers %s show a certificate that is not trusted: check security.tls.ca_file and server_name: %w", at, err)
 	case strings.Contains(err.Error(), "remote error: tls:") && strings.Contains(err.Error(), "certificate"): // bad, required, unknown authority, …
@@ -188,6 +206,14 @@ func explain(err error, brokers []string, sasl config.SASL) error {
 		return fmt.Errorf("brokers %s did not answer within %v: is it a Kafka port, is TLS on exactly where the broker has it (security.tls.enabled), and does a firewall let it through? %w", at, probeTimeout, err)
 	}
 	return fmt.Errorf("brokers %s: %w", at, err)
+}
+
+func addresses(ips []net.IP) []string {
+	texts := make([]string, len(ips))
+	for i, ip := range ips {
+		texts[i] = ip.String()
+	}
+	return texts
 }
 
 // closed says that the broker ended the connection without an answer.

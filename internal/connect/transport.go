@@ -5,17 +5,10 @@ package connect
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
-	"errors"
-	"fmt"
 	"net"
-	"os"
 	"time"
 
 	"github.com/segmentio/kafka-go"
-	"github.com/segmentio/kafka-go/sasl"
-	"github.com/segmentio/kafka-go/sasl/plain"
-	"github.com/segmentio/kafka-go/sasl/scram"
 
 	"github.com/churnstream/churnstream/internal/config"
 )
@@ -24,13 +17,18 @@ import (
 // is named within the ten seconds of Probe.
 const dialTimeout = 4 * time.Second
 
-// Transport builds kafka-go's transport with TLS and SASL as configured. The caller closes its idle connections.
+// Transport builds kafka-go's transport with TLS and SASL as configured. Certificates, passwords and tokens are read
+// anew for each connection, so that they rotate without a restart; what is wrong with them now is the error. The caller
+// closes its idle connections.
 func Transport(clientID string, security config.Security) (*kafka.Transport, error) {
-	tlsConfig, err := brokerTLS(security.TLS)
-	if err != nil {
-		return nil, err
+	d := &dialer{net: net.Dialer{Timeout: dialTimeout}}
+	if security.TLS.Enabled {
+		d.files = &tlsFiles{key: "security.tls", cfg: security.TLS, now: time.Now}
+		if _, err := d.files.settings(); err != nil {
+			return nil, err
+		}
 	}
-	mechanism, err := saslMechanism(security.SASL)
+	mechanism, err := newLogin(security.SASL)
 	if err != nil {
 		return nil, err
 	}
@@ -38,69 +36,29 @@ func Transport(clientID string, security config.Security) (*kafka.Transport, err
 		ClientID:    clientID,
 		DialTimeout: dialTimeout,
 		IdleTimeout: 30 * time.Second,
-		Dial:        (&net.Dialer{Timeout: dialTimeout}).DialContext,
+		Dial:        d.dial,
 		MetadataTTL: time.Second,
-		TLS:         tlsConfig,
 		SASL:        mechanism,
 		Context:     context.Background(),
 	}, nil
 }
 
-func brokerTLS(t config.TLS) (*tls.Config, error) {
-	if !t.Enabled {
-		return nil, nil //nolint:nilnil // no TLS is what kafka-go calls a nil configuration
-	}
-	return tlsConfig("security.tls", t.CAFile, t.CertFile, t.KeyFile, t.ServerName)
-}
-
-// RegistryTLS builds the TLS settings for https URLs of the schema registry.
+// RegistryTLS builds the TLS settings for https URLs of the schema registry. The client's certificate is read anew for
+// each connection.
 func RegistryTLS(t config.RegistryTLS) (*tls.Config, error) {
-	return tlsConfig("registry.tls", t.CAFile, t.CertFile, t.KeyFile, t.ServerName)
-}
-
-func tlsConfig(key, caFile, certFile, keyFile, serverName string) (*tls.Config, error) {
-	c := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: serverName}
-	if caFile != "" {
-		pem, err := os.ReadFile(caFile)
+	files := &tlsFiles{key: "registry.tls", cfg: config.TLS{CAFile: t.CAFile, CertFile: t.CertFile, KeyFile: t.KeyFile, ServerName: t.ServerName}, now: time.Now}
+	settings, err := files.settings()
+	if err != nil || len(settings.Certificates) == 0 {
+		return settings, err
+	}
+	settings = settings.Clone()
+	settings.Certificates = nil
+	settings.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		newest, err := files.settings()
 		if err != nil {
-			return nil, fmt.Errorf("%s.ca_file: %w", key, err)
+			return nil, err
 		}
-		c.RootCAs = x509.NewCertPool()
-		if !c.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("%s.ca_file: %s holds no PEM certificate", key, caFile)
-		}
+		return &newest.Certificates[0], nil
 	}
-	if certFile != "" {
-		pair, err := tls.LoadX509KeyPair(certFile, keyFile)
-		if err != nil {
-			return nil, fmt.Errorf("%s.cert_file and key_file: %w", key, err)
-		}
-		c.Certificates = []tls.Certificate{pair}
-	}
-	return c, nil
-}
-
-func saslMechanism(s config.SASL) (sasl.Mechanism, error) {
-	if s.Mechanism == "" {
-		return nil, nil //nolint:nilnil // no login is what kafka-go calls a nil mechanism
-	}
-	password, err := config.Secret(s.PasswordFile)
-	if err != nil {
-		return nil, fmt.Errorf("security.sasl.password_file: %w", err)
-	}
-	var mechanism sasl.Mechanism
-	switch s.Mechanism {
-	case "PLAIN":
-		mechanism = plain.Mechanism{Username: s.Username, Password: password}
-	case "SCRAM-SHA-256":
-		mechanism, err = scram.Mechanism(scram.SHA256, s.Username, password)
-	case "SCRAM-SHA-512":
-		mechanism, err = scram.Mechanism(scram.SHA512, s.Username, password)
-	default:
-		return nil, errors.New("security.sasl.mechanism: " + s.Mechanism + " is not one of PLAIN, SCRAM-SHA-256, SCRAM-SHA-512")
-	}
-	if err != nil { // characters that SASLprep forbids
-		return nil, fmt.Errorf("security.sasl.username or the password in security.sasl.password_file cannot be used with %s: %w", s.Mechanism, err)
-	}
-	return mechanism, nil
+	return settings, nil
 }

@@ -8,6 +8,8 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
+	"fmt"
 	"math/big"
 	"os"
 	"path/filepath"
@@ -15,7 +17,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/segmentio/kafka-go/sasl/plain"
 	"go.uber.org/goleak"
 
 	"github.com/churnstream/churnstream/internal/config"
@@ -29,19 +30,19 @@ func TestTransportWithoutSecurityHasNeitherTLSNorALogin(t *testing.T) {
 		t.Fatal(err)
 	}
 	if transport.TLS != nil || transport.SASL != nil || transport.ClientID != "a-client" {
-		t.Errorf("got %+v", transport)
+		t.Errorf("got a login or TLS, or client id %q", transport.ClientID)
 	}
 }
 
-func TestTransportSpeaksTLSAsConfigured(t *testing.T) {
+func TestTLSIsAsConfigured(t *testing.T) {
 	c := newCertificate(t, "broker.example")
-	transport, err := Transport("", config.Security{TLS: config.TLS{
+	files := &tlsFiles{key: "security.tls", cfg: config.TLS{
 		Enabled: true, CAFile: c.certFile, CertFile: c.certFile, KeyFile: c.keyFile, ServerName: "broker.example",
-	}})
+	}, now: time.Now}
+	got, err := files.settings()
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := transport.TLS
 	if got.MinVersion != tls.VersionTLS12 || got.ServerName != "broker.example" || got.InsecureSkipVerify || len(got.Certificates) != 1 {
 		t.Errorf("got %+v", got)
 	}
@@ -50,9 +51,63 @@ func TestTransportSpeaksTLSAsConfigured(t *testing.T) {
 	if !got.RootCAs.Equal(only) {
 		t.Error("what is trusted is not the CA of the file and nothing else")
 	}
-	system, err := Transport("", config.Security{TLS: config.TLS{Enabled: true}})
-	if err != nil || system.TLS == nil || system.TLS.RootCAs != nil || len(system.TLS.Certificates) != 0 {
+	system, err := (&tlsFiles{key: "security.tls", cfg: config.TLS{Enabled: true}, now: time.Now}).settings()
+	if err != nil || system.RootCAs != nil || len(system.Certificates) != 0 {
 		t.Errorf("without files: %+v, %v", system, err)
+	}
+}
+
+// TestCertificatesRotate replaces the files of the client and of what it trusts while the transport lives.
+func TestCertificatesRotate(t *testing.T) {
+	first, second := newCertificate(t, "localhost"), newCertificate(t, "localhost")
+	replace := func(with certificate, paths ...string) {
+		t.Helper()
+		for i, from := range []string{with.certFile, with.certFile, with.keyFile}[:len(paths)] {
+			text, err := os.ReadFile(from)
+			if err == nil {
+				err = os.WriteFile(paths[i], text, 0o600)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	ca, cert, key := writeFile(t, "ca", ""), writeFile(t, "cert", ""), writeFile(t, "key", "")
+	replace(first, ca, cert, key)
+	files := &tlsFiles{key: "security.tls", cfg: config.TLS{Enabled: true, CAFile: ca, CertFile: cert, KeyFile: key}, now: time.Now}
+	in := func(want certificate) {
+		t.Helper()
+		got, err := files.settings()
+		if err != nil {
+			t.Fatal(err)
+		}
+		only := x509.NewCertPool()
+		only.AddCert(want.leaf)
+		if !got.RootCAs.Equal(only) || !got.Certificates[0].Leaf.Equal(want.leaf) {
+			t.Error("the settings are not of the certificate that is there")
+		}
+	}
+	in(first)
+	before, _ := files.settings()
+	if again, _ := files.settings(); again != before {
+		t.Error("files that did not change are read into other settings")
+	}
+	if err := os.WriteFile(cert, []byte("half of a"), 0o600); err != nil { // in the middle of the replacement
+		t.Fatal(err)
+	}
+	in(first)
+	if fault := files.newestFault(); fault == nil || !strings.Contains(fault.Error(), "security.tls.cert_file") {
+		t.Errorf("the fault of the newest files is %v", fault)
+	}
+	replace(second, ca, cert, key)
+	in(second)
+	if fault := files.newestFault(); fault != nil {
+		t.Errorf("a fault of files that are in use: %v", fault)
+	}
+	files.now = func() time.Time { return second.leaf.NotAfter.Add(time.Second) }
+	var expired *expiredError
+	if _, err := files.settings(); !errors.As(err, &expired) || !strings.Contains(err.Error(), cert) || !strings.Contains(err.Error(), second.leaf.NotAfter.UTC().Format(time.RFC3339)) {
+		t.Errorf("an expired certificate: %v", err)
 	}
 }
 
@@ -66,9 +121,23 @@ func TestTransportLogsInAsConfigured(t *testing.T) {
 		if transport.SASL.Name() != name {
 			t.Errorf("%s became %s", name, transport.SASL.Name())
 		}
-		if m, ok := transport.SASL.(plain.Mechanism); ok && (m.Username != "alice" || m.Password != " a secret with a space ") {
-			t.Errorf("got %+v", m)
+	}
+	login := passwordLogin{config.SASL{Mechanism: "PLAIN", Username: "alice", PasswordFile: password}}
+	for _, want := range []string{"alice\x00 a secret with a space ", "alice\x00rotated"} {
+		_, first, err := login.Start(t.Context())
+		if err != nil || !strings.HasSuffix(string(first), want) {
+			t.Errorf("got %q, want %q, %v", first, want, err)
 		}
+		if err := os.WriteFile(password, []byte("rotated\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	given := passwordLogin{config.SASL{Mechanism: "PLAIN", Username: "alice", Password: config.Hide("by environment")}}
+	if _, first, err := given.Start(t.Context()); err != nil || !strings.HasSuffix(string(first), "\x00by environment") {
+		t.Errorf("got %q, %v", first, err)
+	}
+	if text := fmt.Sprintf("%v %+v %#v", given, given, given); strings.Contains(text, "by environment") {
+		t.Errorf("a secret is printed: %s", text)
 	}
 }
 
