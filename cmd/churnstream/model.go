@@ -1,13 +1,17 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
+	"os"
 
 	"github.com/spf13/cobra"
 
 	"github.com/churnstream/churnstream/internal/artefact"
 	"github.com/churnstream/churnstream/internal/modelscore"
+	"github.com/churnstream/churnstream/scoring/modelfile"
 )
 
 func newModel(s streams) *cobra.Command {
@@ -67,20 +71,24 @@ func newModelScore(s streams) *cobra.Command {
 		Short: "Score the rows of a CSV or JSON-lines file",
 		Long: `Writes one JSON object a row: row (from 0), margin, probability and, with --contributions, an object
 of input → contribution plus bias, which add up to the margin. Columns are matched to inputs by
-name; an empty cell is missing.`,
+name; an empty cell is missing.
+
+The model is the directory of an artefact, or a file as XGBoost (JSON, UBJSON) or LightGBM (text) saves
+it. Of such a file, several outputs give lists and a link that makes no probability gives prediction.`,
 		Example: `  churnstream model score --model models/churn --input rows.csv --output predictions.jsonl
-  cat rows.jsonl | churnstream model score --model models/churn --input - --format jsonl --contributions`,
+  cat rows.jsonl | churnstream model score --model models/churn --input - --format jsonl --contributions
+  churnstream model score --model booster.ubj --input rows.csv --output predictions.jsonl`,
 		Args: cobra.NoArgs,
 		RunE: action(func(cmd *cobra.Command, _ []string) (err error) {
 			if dir == "" {
-				return usageError(fmt.Errorf("--model: give the directory of an artefact"))
+				return usageError(fmt.Errorf("--model: give the directory of an artefact or the file of a model"))
 			}
 			in, is, err := openRows(s, input, format)
 			if err != nil {
 				return err
 			}
 			defer in.Close()
-			model, _, err := artefact.Load(dir)
+			score, err := loadScorer(dir)
 			if err != nil {
 				return err
 			}
@@ -95,7 +103,7 @@ name; an empty cell is missing.`,
 			}
 			bar := newProgress(s.err, 0, "rows")
 			options := modelscore.Options{Format: modelscore.Format(is), Contributions: contributions, Progress: bar.set}
-			rows, err := modelscore.Run(cmd.Context(), model, in, out, options)
+			rows, err := score(cmd.Context(), in, out, options)
 			bar.done()
 			if err == nil && output != "-" {
 				fmt.Fprintf(s.err, "%d rows scored into %s\n", rows, output)
@@ -103,10 +111,30 @@ name; an empty cell is missing.`,
 			return err
 		}),
 	}
-	cmd.Flags().StringVarP(&dir, "model", "m", "", "directory of the artefact")
+	cmd.Flags().StringVarP(&dir, "model", "m", "", "directory of an artefact, or file of a model")
 	cmd.Flags().StringVarP(&input, "input", "i", "-", "file to read; - is standard input")
 	cmd.Flags().StringVarP(&output, "output", "o", "-", "file to write, which appears when all rows are scored; - is standard output")
 	cmd.Flags().StringVar(&format, "format", "", "csv or jsonl (default: by the file's name)")
 	cmd.Flags().BoolVar(&contributions, "contributions", false, "add every input's contribution to the margin")
 	return cmd
+}
+
+// loadScorer loads an artefact or the file of a library's model and gives what scores rows by it.
+func loadScorer(path string) (func(context.Context, io.Reader, io.Writer, modelscore.Options) (int, error), error) {
+	if info, err := os.Stat(path); err == nil && !info.IsDir() {
+		model, err := modelfile.Open(path)
+		if err != nil {
+			return nil, err
+		}
+		return func(ctx context.Context, in io.Reader, out io.Writer, o modelscore.Options) (int, error) {
+			return modelscore.RunFile(ctx, model, in, out, o)
+		}, nil
+	}
+	model, _, err := artefact.Load(path)
+	if err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context, in io.Reader, out io.Writer, o modelscore.Options) (int, error) {
+		return modelscore.Run(ctx, model, in, out, o)
+	}, nil
 }

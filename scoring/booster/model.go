@@ -40,6 +40,8 @@ type Engine interface {
 type Categories struct {
 	// Values are the categories, the first one is code 0. Numbers are written as Go writes them.
 	Values []string
+	// Numbers says that the categories are numbers: 3.0 is 3 then.
+	Numbers bool
 	// Unseen is the number that stands for a value that is not listed.
 	Unseen float64
 }

@@ -5,8 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
+
+	"github.com/churnstream/churnstream/scoring/booster"
 )
 
 // file is what a model file says. All slices of bytes alias it.
@@ -247,7 +250,7 @@ func (f *file) categorical(features int) ([]int, error) {
 
 // categories gives the values of each categorical column of the data frame, in the order of the
 // columns; nil when there was no data frame.
-func (f *file) categories() ([][]string, error) {
+func (f *file) categories() ([]booster.Categories, error) {
 	if !f.trailer {
 		return nil, nil
 	}
@@ -262,17 +265,18 @@ func (f *file) categories() ([][]string, error) {
 	case token != json.Delim('['):
 		return nil, errors.New("pandas_categorical is not a list")
 	}
-	var out [][]string
+	var out []booster.Categories
 	for d.More() {
 		if token, err = d.Token(); err == nil && token != json.Delim('[') {
 			err = errors.New("not a list")
 		}
-		var values []string
+		c := booster.Categories{Unseen: math.NaN()}
 		for err == nil && d.More() {
 			var value string
 			if token, err = d.Token(); err == nil {
 				value, err = category(token)
-				values = append(values, value)
+				c.Values = append(c.Values, value)
+				_, c.Numbers = token.(json.Number)
 			}
 		}
 		if err == nil {
@@ -281,7 +285,7 @@ func (f *file) categories() ([][]string, error) {
 		if err != nil {
 			return nil, fmt.Errorf("pandas_categorical[%d]: %w", len(out), err)
 		}
-		out = append(out, values)
+		out = append(out, c)
 	}
 	return out, nil
 }

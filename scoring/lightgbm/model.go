@@ -128,7 +128,7 @@ func (f *file) name(m *booster.Model, features int) error {
 	}
 	m.Categories = make(map[int]booster.Categories, len(inputs))
 	for i, input := range inputs {
-		m.Categories[input] = booster.Categories{Values: values[i], Unseen: math.NaN()}
+		m.Categories[input] = values[i]
 	}
 	return nil
 }

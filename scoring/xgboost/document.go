@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"unicode/utf8"
 
+	"github.com/churnstream/churnstream/scoring/booster"
 	"github.com/churnstream/churnstream/scoring/internal/jsonread"
 )
 
@@ -19,9 +21,9 @@ type document struct {
 	targets       int
 	bestIteration string
 	names         []string
-	kinds         []string         // of the features: "q", "c", "int", …
-	categories    map[int][]string // names of the categories of features that have any
-	described     int              // features that categories were looked at of
+	kinds         []string                   // of the features: "q", "c", "int", …
+	categories    map[int]booster.Categories // of features that have any
+	described     int                        // features that categories were looked at of
 
 	trees         []*tree
 	groups        []int32 // the output of each tree
@@ -33,6 +35,10 @@ type document struct {
 
 	haveModel, haveWeightDrop bool
 }
+
+// unseen is the code of a category that is not listed: XGBoost refuses such a name, and takes an unknown
+// code for a category that is in no split's set.
+const unseen = -1
 
 // tree holds the arrays of one tree, by node.
 type tree struct {
@@ -174,40 +180,62 @@ func (d *document) readCategories(r reader) error {
 		}
 		d.described++
 		if d.categories == nil {
-			d.categories = map[int][]string{}
+			d.categories = map[int]booster.Categories{}
 		}
 		if !named {
-			if len(values) > 0 {
-				d.categories[i] = make([]string, len(values))
-			}
+			names := make([]string, len(values))
 			for k, v := range values {
-				d.categories[i][k] = strconv.Itoa(int(v))
+				names[k] = strconv.Itoa(int(v))
+			}
+			if len(names) > 0 {
+				d.categories[i] = booster.Categories{Values: names, Numbers: true, Unseen: unseen}
 			}
 			return nil
 		}
-		run := make([]byte, len(values))
-		for k, v := range values {
-			if v < -128 || v > 255 {
-				return fmt.Errorf("feature %d: %d is not a byte of a category's name", i, v)
-			}
-			run[k] = byte(v)
-		}
-		var names []string
-		if len(offsets) > 1 {
-			names = make([]string, 0, len(offsets)-1)
-		}
-		for k := 1; k < len(offsets); k++ {
-			from, to := offsets[k-1], offsets[k]
-			if from < 0 || from > to || int(to) > len(run) {
-				return fmt.Errorf("feature %d: category %d from byte %d to %d of %d", i, k-1, from, to, len(run))
-			}
-			names = append(names, string(run[from:to]))
+		names, err := cut(values, offsets)
+		if err != nil {
+			return fmt.Errorf("feature %d: %w", i, err)
 		}
 		if len(names) > 0 {
-			d.categories[i] = names
+			d.categories[i] = booster.Categories{Values: names, Unseen: unseen}
 		}
 		return nil
 	})
+}
+
+// cut makes names of a run of bytes. XGBoost 3.1 counts characters in the offsets, later ones bytes: the
+// last offset tells.
+func cut(values, offsets []int32) ([]string, error) {
+	run := make([]byte, len(values))
+	for k, v := range values {
+		if v < -128 || v > 255 {
+			return nil, fmt.Errorf("%d is not a byte of a category's name", v)
+		}
+		run[k] = byte(v)
+	}
+	if len(offsets) < 2 {
+		return nil, nil
+	}
+	all := string(run)
+	characters := int(offsets[len(offsets)-1]) != len(run) && int(offsets[len(offsets)-1]) == utf8.RuneCount(run)
+	names := make([]string, len(offsets)-1)
+	for k := range names {
+		from, to := int(offsets[k]), int(offsets[k+1])
+		if from < 0 || from > to || to > len(run) {
+			return nil, fmt.Errorf("category %d from byte %d to %d of %d", k, from, to, len(run))
+		}
+		if !characters {
+			names[k] = all[from:to]
+			continue
+		}
+		n := 0
+		for range to - from {
+			_, size := utf8.DecodeRuneInString(all[n:])
+			n += size
+		}
+		names[k], all = all[:n], all[n:]
+	}
+	return names, nil
 }
 
 func text(into *string) func(reader) error {

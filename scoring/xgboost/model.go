@@ -80,13 +80,7 @@ func (d *document) model() (*booster.Model, error) {
 	}
 	m := &booster.Model{
 		Library: "xgboost", Version: d.version, Kind: d.booster, Objective: d.objective,
-		Names: d.names, Link: booster.Link{Function: kind.link, Float32: true},
-	}
-	for i, values := range d.categories {
-		if m.Categories == nil {
-			m.Categories = make(map[int]booster.Categories, len(d.categories))
-		}
-		m.Categories[i] = booster.Categories{Values: values, Unseen: -1}
+		Names: d.names, Categories: d.categories, Link: booster.Link{Function: kind.link, Float32: true},
 	}
 	switch d.booster {
 	case "gblinear":

@@ -1,0 +1,338 @@
+package modelscore
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/csv"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/churnstream/churnstream/internal/tabular"
+	"github.com/churnstream/churnstream/schemas"
+	"github.com/churnstream/churnstream/scoring/booster"
+	"github.com/churnstream/churnstream/scoring/trees"
+)
+
+// batchNumbers bounds the memory of a batch of rows of a wide model.
+const batchNumbers = 1 << 18
+
+// RunFile scores rows by a model as its library saved it. It is like Run, but that the model declares
+// neither ranges nor what may be missing: every input may, and a number is any finite one. A column
+// is matched by the name of an input, f0, f1, … when the model has none.
+//
+// A model with one output gives margin and probability, or prediction if its link gives no
+// probability. With several, margin and probabilities (or prediction) are lists, contributions a
+// list of objects, by output.
+func RunFile(ctx context.Context, m *booster.Model, in io.Reader, out io.Writer, o Options) (rows int, err error) {
+	if err := o.Validate(); err != nil {
+		return 0, err
+	}
+	w, err := newFileWriter(m, out, o)
+	if err != nil {
+		return 0, err
+	}
+	next, err := reader(m, w.contract, in, o.Format)
+	if err != nil {
+		return 0, fmt.Errorf("score rows: %w", err)
+	}
+	size := max(1, min(batchRows, batchNumbers/max(1, m.Engine.Features())))
+	for {
+		err := next(w.batch)
+		if err == nil && w.batch.Len() < size {
+			continue
+		}
+		if failed := errors.Join(w.flush(), ctx.Err()); failed != nil {
+			return w.written, fmt.Errorf("score rows: %w", failed)
+		}
+		if errors.Is(err, io.EOF) {
+			err = nil
+		} else if err == nil {
+			continue
+		}
+		if err = errors.Join(err, w.out.Flush()); err != nil {
+			return w.written, fmt.Errorf("score rows: %w", err)
+		}
+		return w.written, nil
+	}
+}
+
+// contractOf declares the inputs of a model. A category that the library replaced by a code without
+// leaving its name is a number.
+func contractOf(m *booster.Model) schemas.Contract {
+	c := schemas.Contract{Inputs: make([]schemas.Input, m.Engine.Features())}
+	for i := range c.Inputs {
+		kind := schemas.Number
+		if _, named := m.Categories[i]; named {
+			kind = schemas.Category
+		}
+		c.Inputs[i] = schemas.Input{Name: m.Name(i), Kind: kind, Nullable: true}
+	}
+	return c
+}
+
+// reader gives the function that appends the next row.
+func reader(m *booster.Model, contract schemas.Contract, in io.Reader, format Format) (func(*schemas.Rows) error, error) {
+	if format == JSONL {
+		return tabular.NewLines(in, contract).Read, nil
+	}
+	header, in, err := peekHeader(in)
+	if err != nil {
+		return nil, err
+	}
+	columns := make(map[schemas.Input]string, len(contract.Inputs))
+	var absent []string
+	for i, input := range contract.Inputs {
+		name, ok := columnOf(input.Name, i, header)
+		if !ok {
+			absent = append(absent, input.Name)
+		}
+		columns[input] = name
+	}
+	if len(absent) > 0 {
+		some := absent[:min(len(absent), 10)]
+		hint := ""
+		if m.Names == nil {
+			hint = "; the model has no names of its inputs: call the columns f0, f1, …, in the order that it was trained on"
+		}
+		return nil, fmt.Errorf("header line: %d of the model's %d inputs have no column: %q%s", len(absent), len(contract.Inputs), some, hint)
+	}
+	t, err := tabular.NewReader(in, contract, func(input schemas.Input) string { return columns[input] })
+	if err != nil {
+		return nil, err
+	}
+	return t.Read, nil
+}
+
+// columnOf finds the column of an input. LightGBM writes a space of a name as an underscore, and
+// calls inputs without names Column_0, Column_1, …
+func columnOf(name string, i int, header []string) (string, bool) {
+	if slices.Contains(header, name) {
+		return name, true
+	}
+	for _, column := range header {
+		if strings.Contains(column, " ") && strings.ReplaceAll(column, " ", "_") == name {
+			return column, true
+		}
+	}
+	if plain := "f" + strconv.Itoa(i); name == "Column_"+strconv.Itoa(i) && slices.Contains(header, plain) {
+		return plain, true
+	}
+	return "", false
+}
+
+// peekHeader reads the names of the columns and gives a reader that begins with them again.
+func peekHeader(in io.Reader) ([]string, io.Reader, error) {
+	var read bytes.Buffer
+	header, err := csv.NewReader(io.TeeReader(in, &read)).Read()
+	if errors.Is(err, io.EOF) {
+		return nil, nil, errors.New("no header line: the first line must name the columns")
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("header line: %w", err)
+	}
+	header[0] = strings.TrimPrefix(header[0], "\ufeff")
+	return header, io.MultiReader(&read, in), nil
+}
+
+// fileWriter scores batches by a library's model and writes their lines.
+type fileWriter struct {
+	out      *bufio.Writer
+	model    *booster.Model
+	contract schemas.Contract
+	codes    []*codes // of each input; nil for a number
+	batch    *schemas.Rows
+	names    [][]byte // of the inputs as JSON; nil: no contributions
+
+	rows, margins, predictions, contributions []float64
+	scratch                                   trees.Scratch
+
+	line     []byte
+	written  int
+	progress func(int)
+	reported int
+}
+
+// codes gives the number that a library's model knows a category by.
+type codes struct {
+	byText   map[string]float64
+	byNumber map[float64]float64 // where categories are numbers: "3.0" is 3
+	unseen   float64
+}
+
+func newFileWriter(m *booster.Model, out io.Writer, o Options) (*fileWriter, error) {
+	features := m.Engine.Features()
+	w := &fileWriter{
+		out: bufio.NewWriterSize(out, 64<<10), model: m, contract: contractOf(m), codes: make([]*codes, features),
+		batch: schemas.NewRows(features, 1), progress: o.Progress, predictions: make([]float64, m.Engine.Outputs()),
+	}
+	seen := make(map[string]bool, features)
+	for _, input := range w.contract.Inputs {
+		if seen[input.Name] {
+			return nil, fmt.Errorf("the model has two inputs named %q: which column is which cannot be known", input.Name)
+		}
+		seen[input.Name] = true
+	}
+	for i, c := range m.Categories {
+		w.codes[i] = newCodes(c)
+	}
+	if !o.Contributions {
+		return w, nil
+	}
+	if err := m.Engine.Explains(); err != nil {
+		return nil, fmt.Errorf("contributions: %w", err)
+	}
+	w.contributions = make([]float64, features*m.Engine.Outputs())
+	for _, input := range w.contract.Inputs {
+		if input.Name == "bias" {
+			return nil, errors.New("contributions: an input is named \"bias\", which is the name of the constant part")
+		}
+		name, err := json.Marshal(input.Name)
+		if err != nil {
+			return nil, fmt.Errorf("contributions: input %q: %w", input.Name, err)
+		}
+		w.names = append(w.names, name)
+	}
+	return w, nil
+}
+
+func newCodes(c booster.Categories) *codes {
+	out := &codes{byText: make(map[string]float64, len(c.Values)), unseen: c.Unseen}
+	for k, v := range c.Values {
+		out.byText[v] = float64(k)
+		if !c.Numbers {
+			continue
+		}
+		if x, err := strconv.ParseFloat(v, 64); err == nil {
+			if out.byNumber == nil {
+				out.byNumber = make(map[float64]float64, len(c.Values))
+			}
+			out.byNumber[x] = float64(k)
+		}
+	}
+	return out
+}
+
+// of is the code of a category, NaN if it is missing.
+func (c *codes) of(category []byte) float64 {
+	if category == nil {
+		return math.NaN()
+	}
+	if code, ok := c.byText[string(category)]; ok {
+		return code
+	}
+	if c.byNumber != nil {
+		if x, err := strconv.ParseFloat(string(category), 64); err == nil {
+			if code, ok := c.byNumber[x]; ok {
+				return code
+			}
+		}
+	}
+	return c.unseen
+}
+
+func (w *fileWriter) flush() error {
+	features, outputs := w.model.Engine.Features(), w.model.Engine.Outputs()
+	n := w.batch.Len()
+	w.rows = slices.Grow(w.rows[:0], n*features)[:n*features]
+	w.margins = slices.Grow(w.margins[:0], n*outputs)[:n*outputs]
+	for i := range n {
+		numbers, categories := w.batch.Row(i)
+		row := w.rows[i*features : (i+1)*features]
+		copy(row, numbers)
+		for j, c := range w.codes {
+			if c != nil {
+				row[j] = c.of(categories[j])
+			}
+		}
+	}
+	w.model.Engine.Margins(w.rows, n, w.margins, &w.scratch)
+	for i := range n {
+		if err := w.write(w.rows[i*features:(i+1)*features], w.margins[i*outputs:(i+1)*outputs]); err != nil {
+			return err
+		}
+	}
+	w.batch.Reset()
+	if w.progress != nil && w.written-w.reported >= 1000 {
+		w.reported = w.written
+		w.progress(w.written)
+	}
+	return nil
+}
+
+// write writes the line of one row.
+func (w *fileWriter) write(row, margins []float64) error {
+	w.model.Link.Apply(margins, w.predictions)
+	for k := range margins {
+		if x := margins[k] + w.predictions[k]; math.IsNaN(x) || math.IsInf(x, 0) {
+			return fmt.Errorf("row %d cannot be scored: margin %v and prediction %v are not finite", w.written, margins[k], w.predictions[k])
+		}
+	}
+	b := w.line[:0]
+	b = append(b, `{"row":`...)
+	b = strconv.AppendInt(b, int64(w.written), 10)
+	b = append(b, `,"margin":`...)
+	b = appendFloats(b, margins)
+	switch {
+	case w.model.Link.Probability() && len(margins) == 1:
+		b = append(b, `,"probability":`...)
+	case w.model.Link.Probability():
+		b = append(b, `,"probabilities":`...)
+	default:
+		b = append(b, `,"prediction":`...)
+	}
+	b = appendFloats(b, w.predictions)
+	if w.names != nil {
+		b = append(b, `,"contributions":`...)
+		b = w.appendContributions(b, row)
+	}
+	b = append(b, '}', '\n')
+	w.line = b
+	if _, err := w.out.Write(b); err != nil {
+		return err
+	}
+	w.written++
+	return nil
+}
+
+func (w *fileWriter) appendContributions(b []byte, row []float64) []byte {
+	e := w.model.Engine
+	e.Contributions(row, w.contributions, &w.scratch)
+	if e.Outputs() > 1 {
+		b = append(b, '[')
+	}
+	for k, bias := range e.Bias() {
+		if k > 0 {
+			b = append(b, ',')
+		}
+		b = append(b, '{')
+		for i, c := range w.contributions[k*e.Features() : (k+1)*e.Features()] {
+			b = append(append(b, w.names[i]...), ':')
+			b = append(appendFloat(b, c), ',')
+		}
+		b = append(b, `"bias":`...)
+		b = append(appendFloat(b, bias), '}')
+	}
+	if e.Outputs() > 1 {
+		b = append(b, ']')
+	}
+	return b
+}
+
+// appendFloats writes one number as it is and several as a list.
+func appendFloats(b []byte, x []float64) []byte {
+	if len(x) == 1 {
+		return appendFloat(b, x[0])
+	}
+	for i, v := range x {
+		b = append(b, "[,"[min(i, 1)])
+		b = appendFloat(b, v)
+	}
+	return append(b, ']')
+}
