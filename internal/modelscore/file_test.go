@@ -64,6 +64,8 @@ func TestFilesOfLibrariesAreScoredFromText(t *testing.T) {
 		{"xgboost", "xgboost-3.4.1-softprob", "probabilities"},
 		{"xgboost", "xgboost-3.4.1-category-names", "probability"},
 		{"xgboost", "xgboost-3.1.3-category-names-ubj", "probability"},
+		{"xgboost", "xgboost-3.2.0-category-names-ubj", "probability"},
+		{"xgboost", "xgboost-3.3.0-category-names", "probability"},
 		{"xgboost", "xgboost-2.1.4-squarederror", "prediction"},
 		{"xgboost", "xgboost-3.4.1-gblinear-softprob", "probabilities"},
 		{"lightgbm", "lightgbm-4.7.0-binary", "probability"},

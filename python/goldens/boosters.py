@@ -187,15 +187,23 @@ def xgboost_thresholds(model, kinds):
     return out
 
 
+def texts():
+    """Names of categories. XGBoost 3.1 to 3.3 cannot save names that are not ASCII."""
+    import sys
+
+    xgboost = sys.modules.get("xgboost")
+    plain = xgboost is not None and xgboost.__version__[:3] in ("3.1", "3.2", "3.3")
+    return [f"v{k}" if plain else f"v{k} é" for k in range(41)]
+
+
 def frame(rows, kinds):
     import pandas
 
     columns = {}
     for i, kind in enumerate(kinds):
         if kind == "c":
-            texts = [f"v{k} é" for k in range(41)]
             codes = np.where(np.isnan(rows[:, i]), -1, rows[:, i]).astype(int)
-            columns[f"c{i}"] = pandas.Categorical.from_codes(codes, categories=texts)
+            columns[f"c{i}"] = pandas.Categorical.from_codes(codes, categories=texts())
         else:
             columns[f"q{i}"] = rows[:, i]
     return pandas.DataFrame(columns)
@@ -207,7 +215,7 @@ def known(rows, kinds):
         if kind == "c":
             bad = ~np.isnan(rows[:, i]) & ~np.isin(rows[:, i], np.arange(41.0))
             rows[bad, i] = np.nan
-    return rows, {str(i): [f"v{k} é" for k in range(41)] for i, k in enumerate(kinds) if k == "c"}
+    return rows, {str(i): texts() for i, k in enumerate(kinds) if k == "c"}
 
 
 # LightGBM

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"unicode/utf8"
 
 	"github.com/churnstream/churnstream/scoring/booster"
 	"github.com/churnstream/churnstream/scoring/internal/jsonread"
@@ -23,6 +22,7 @@ type document struct {
 	names         []string
 	kinds         []string                   // of the features: "q", "c", "int", …
 	categories    map[int]booster.Categories // of features that have any
+	foreign       bool                       // one of them is not ASCII
 	described     int                        // features that categories were looked at of
 
 	trees         []*tree
@@ -192,7 +192,7 @@ func (d *document) readCategories(r reader) error {
 			}
 			return nil
 		}
-		names, err := cut(values, offsets)
+		names, err := d.cut(values, offsets)
 		if err != nil {
 			return fmt.Errorf("feature %d: %w", i, err)
 		}
@@ -203,37 +203,27 @@ func (d *document) readCategories(r reader) error {
 	})
 }
 
-// cut makes names of a run of bytes. XGBoost 3.1 counts characters in the offsets, later ones bytes: the
-// last offset tells.
-func cut(values, offsets []int32) ([]string, error) {
+// cut makes names of a run of bytes. XGBoost 3.1 to 3.3 count characters in the offsets and so lose
+// a part of names that are not ASCII.
+func (d *document) cut(values, offsets []int32) ([]string, error) {
 	run := make([]byte, len(values))
 	for k, v := range values {
 		if v < -128 || v > 255 {
 			return nil, fmt.Errorf("%d is not a byte of a category's name", v)
 		}
 		run[k] = byte(v)
+		d.foreign = d.foreign || v < 0 || v > 127
 	}
 	if len(offsets) < 2 {
 		return nil, nil
 	}
-	all := string(run)
-	characters := int(offsets[len(offsets)-1]) != len(run) && int(offsets[len(offsets)-1]) == utf8.RuneCount(run)
 	names := make([]string, len(offsets)-1)
-	for k := range names {
+	for k, all := 0, string(run); k < len(names); k++ {
 		from, to := int(offsets[k]), int(offsets[k+1])
 		if from < 0 || from > to || to > len(run) {
 			return nil, fmt.Errorf("category %d from byte %d to %d of %d", k, from, to, len(run))
 		}
-		if !characters {
-			names[k] = all[from:to]
-			continue
-		}
-		n := 0
-		for range to - from {
-			_, size := utf8.DecodeRuneInString(all[n:])
-			n += size
-		}
-		names[k], all = all[:n], all[n:]
+		names[k] = all[from:to]
 	}
 	return names, nil
 }

@@ -71,6 +71,8 @@ func (d *document) model() (*booster.Model, error) {
 		return nil, fmt.Errorf("%d feature_names for %d features", len(d.names), d.features)
 	case len(d.kinds) != 0 && len(d.kinds) != d.features:
 		return nil, fmt.Errorf("%d feature_types for %d features", len(d.kinds), d.features)
+	case d.foreign && slices.Contains([]string{"3.1", "3.2", "3.3"}, d.version[:min(3, len(d.version))]):
+		return nil, fmt.Errorf("names of categories that are not ASCII, of which XGBoost %s saves only a part; train with 3.4 or newer, or with ASCII names", d.version)
 	case d.described != 0 && d.described != d.features:
 		return nil, fmt.Errorf("categories of %d features, there are %d", d.described, d.features)
 	}
