@@ -28,6 +28,8 @@ RACE = $(if $(filter 1,$(shell go env CGO_ENABLED)),-race)
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 IMAGE ?= churnstream:$(VERSION)
 KAFKA_VERSION ?= 4.3
+FUZZ ?= .
+export FUZZTIME ?= 30s
 BENCH ?= .
 BENCH_COUNT ?= 1
 BENCHTIME ?= 1s
@@ -62,6 +64,10 @@ test-containers: ## Run the transport tests on a Kafka in a container; needs a c
 .PHONY: test-rules
 test-rules: ## Test the Prometheus rules and the dashboard's queries; needs promtool and amtool
 	.ci/rules.sh
+
+.PHONY: fuzz
+fuzz: ## Run every fuzz target (FUZZ=pattern, FUZZTIME=30s each)
+	.ci/fuzz.sh '$(FUZZ)'
 
 .PHONY: bench
 bench: ## Run the benchmarks (BENCH=pattern, BENCHTIME=1s, BENCH_COUNT=n)
