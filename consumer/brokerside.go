@@ -325,30 +325,33 @@ func (m *ConsumerMembership) heartbeat(ctx context.Context, epoch int32, whole b
 		w.NullableString("") // assignor: the broker's choice
 		writeHolding(w, have)
 		w.Tags()
-	}, func(r *kafkawire.Reader, _ int16) error {
-		r.Int32() // throttle
-		err := kafkawire.Code(r.Int16())
-		if text := r.String(); err != nil {
-			return fmt.Errorf("%w: %s", err, text)
-		}
-		r.StringBytes() // member id, ours
-		in.epoch = r.Int32()
-		in.interval = time.Duration(r.Int32()) * time.Millisecond
-		in.assigned = r.Int8() >= 0 // a structure that may be null
-		if !in.assigned {
-			return nil
-		}
-		for n := r.ArrayLen(); n > 0 && r.Err() == nil; n-- {
-			var t assignedTopic
-			copy(t.id[:], r.Raw(len(t.id)))
-			t.partitions = r.Int32s()
-			r.Tags()
-			in.topics = append(in.topics, t)
-		}
-		r.Tags()
-		return nil
-	})
+	}, func(r *kafkawire.Reader, _ int16) error { return in.decode(r) })
 	return in, err
+}
+
+// decode reads a ConsumerGroupHeartbeat response.
+func (in *instruction) decode(r *kafkawire.Reader) error {
+	r.Int32() // throttle
+	err := kafkawire.Code(r.Int16())
+	if text := r.String(); err != nil {
+		return fmt.Errorf("%w: %s", err, text)
+	}
+	r.StringBytes() // member id, ours
+	in.epoch = r.Int32()
+	in.interval = time.Duration(r.Int32()) * time.Millisecond
+	in.assigned = r.Int8() >= 0 // a structure that may be null
+	if !in.assigned {
+		return nil
+	}
+	for n := r.ArrayLen(); n > 0 && r.Err() == nil; n-- {
+		var t assignedTopic
+		copy(t.id[:], r.Raw(len(t.id)))
+		t.partitions = r.Int32s()
+		r.Tags()
+		in.topics = append(in.topics, t)
+	}
+	r.Tags()
+	return nil
 }
 
 func writeHolding(w *kafkawire.Writer, h *holding) {

@@ -407,42 +407,48 @@ func (m *ClassicMembership) join(ctx context.Context, reason string, owned []Top
 		}
 		w.Tags()
 	}, func(r *kafkawire.Reader, version int16) error {
-		if version >= 2 {
-			r.Int32() // throttle
-		}
-		err := kafkawire.Code(r.Int16())
-		j.generation = r.Int32()
-		if version >= 7 {
-			r.StringBytes() // protocol type
-		}
-		r.StringBytes() // assignor; there is only one
-		j.leader = r.String()
-		if version >= 9 {
-			j.skipAssignment = r.Bool()
-		}
-		j.member = r.String()
+		err := j.decode(r, version)
 		if errors.Is(err, kafka.MemberIDRequired) && r.Err() == nil {
 			m.become(j.member, -1)
 		}
-		if err != nil {
-			return err
-		}
-		for n := r.ArrayLen(); n > 0 && r.Err() == nil; n-- {
-			id, instance := r.String(), ""
-			if version >= 5 {
-				instance = r.String()
-			}
-			s, err := readSubscription(r.Bytes())
-			if err != nil {
-				return fmt.Errorf("subscription of member %q: %w", id, err)
-			}
-			s.member, s.instance = id, instance
-			j.members = append(j.members, s)
-			r.Tags()
-		}
-		return nil
+		return err
 	})
 	return j, err
+}
+
+// decode reads a JoinGroup response.
+func (j *joined) decode(r *kafkawire.Reader, version int16) error {
+	if version >= 2 {
+		r.Int32() // throttle
+	}
+	err := kafkawire.Code(r.Int16())
+	j.generation = r.Int32()
+	if version >= 7 {
+		r.StringBytes() // protocol type
+	}
+	r.StringBytes() // assignor; there is only one
+	j.leader = r.String()
+	if version >= 9 {
+		j.skipAssignment = r.Bool()
+	}
+	j.member = r.String()
+	if err != nil {
+		return err
+	}
+	for n := r.ArrayLen(); n > 0 && r.Err() == nil; n-- {
+		id, instance := r.String(), ""
+		if version >= 5 {
+			instance = r.String()
+		}
+		s, err := readSubscription(r.Bytes())
+		if err != nil {
+			return fmt.Errorf("subscription of member %q: %w", id, err)
+		}
+		s.member, s.instance = id, instance
+		j.members = append(j.members, s)
+		r.Tags()
+	}
+	return nil
 }
 
 func (m *ClassicMembership) sync(ctx context.Context, plan map[string][]TopicPartition) (assigned []TopicPartition, err error) {
@@ -467,22 +473,26 @@ func (m *ClassicMembership) sync(ctx context.Context, plan map[string][]TopicPar
 			w.Tags()
 		}
 		w.Tags()
-	}, func(r *kafkawire.Reader, version int16) error {
-		if version >= 1 {
-			r.Int32() // throttle
-		}
-		if err := kafkawire.Code(r.Int16()); err != nil {
-			return err
-		}
-		if version >= 5 {
-			r.StringBytes() // protocol type
-			r.StringBytes() // assignor
-		}
-		var err error
-		assigned, err = readAssignment(r.Bytes())
+	}, func(r *kafkawire.Reader, version int16) (err error) {
+		assigned, err = decodeSync(r, version)
 		return err
 	})
 	return assigned, err
+}
+
+// decodeSync reads a SyncGroup response.
+func decodeSync(r *kafkawire.Reader, version int16) ([]TopicPartition, error) {
+	if version >= 1 {
+		r.Int32() // throttle
+	}
+	if err := kafkawire.Code(r.Int16()); err != nil {
+		return nil, err
+	}
+	if version >= 5 {
+		r.StringBytes() // protocol type
+		r.StringBytes() // assignor
+	}
+	return readAssignment(r.Bytes())
 }
 
 func (m *ClassicMembership) heartbeat(ctx context.Context) error {

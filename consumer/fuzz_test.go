@@ -8,6 +8,7 @@ import (
 
 	"github.com/rs/zerolog"
 	"github.com/segmentio/kafka-go"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/churnstream/churnstream/internal/kafkawire"
 )
@@ -299,6 +300,42 @@ func FuzzGroupBlobs(f *testing.F) {
 		checkMemory(t, blob, 200, func() {
 			_, _ = readSubscription(blob)
 			_, _ = readAssignment(blob)
+		})
+	})
+}
+
+// FuzzGroupResponses are what a coordinator answers to JoinGroup, SyncGroup and ConsumerGroupHeartbeat.
+func FuzzGroupResponses(f *testing.F) {
+	own := subscription{topics: []string{"t"}, owned: []TopicPartition{{"t", 1}}, generation: 3, rack: "a"}
+	for _, version := range []int16{5, 9} {
+		join := kmsg.NewPtrJoinGroupResponse()
+		join.Version, join.Generation, join.LeaderID, join.MemberID = version, 4, "m", "m"
+		member := kmsg.NewJoinGroupResponseMember()
+		member.MemberID, member.ProtocolMetadata = "m", own.encode()
+		join.Members = append(join.Members, member, member)
+		f.Add(join.AppendTo(nil), version)
+	}
+	for _, version := range []int16{3, 5} {
+		sync := kmsg.NewPtrSyncGroupResponse()
+		sync.Version, sync.MemberAssignment = version, appendAssignment(nil, []TopicPartition{{"t", 0}, {"u", 2}})
+		f.Add(sync.AppendTo(nil), version)
+	}
+	beat := kmsg.NewPtrConsumerGroupHeartbeatResponse()
+	beat.Version = 1
+	assignment := kmsg.NewConsumerGroupHeartbeatResponseAssignment()
+	topic := kmsg.NewConsumerGroupHeartbeatResponseAssignmentTopic()
+	topic.Partitions = []int32{0, 1}
+	assignment.Topics = append(assignment.Topics, topic)
+	beat.Assignment = &assignment
+	f.Add(beat.AppendTo(nil), int16(1))
+	f.Fuzz(func(t *testing.T, response []byte, version int16) {
+		version = int16(uint16(version) % 10)
+		checkMemory(t, response, 400, func() {
+			var j joined
+			_ = j.decode(&kafkawire.Reader{B: response, Flexible: version >= 6}, version)
+			_, _ = decodeSync(&kafkawire.Reader{B: response, Flexible: version >= 4}, version)
+			var in instruction
+			_ = in.decode(&kafkawire.Reader{B: response, Flexible: true})
 		})
 	})
 }
