@@ -87,6 +87,12 @@ bench-rebalance: ## Measure rebalances and the loss of a group's coordinator on 
 		-logs $(BUILD)/rebalance -cluster deploy/kafka/cluster.sh -partitions 8 -rate 400 -replication 3 \
 		-cases none-coordinator,classic-coordinator,consumer-coordinator,kafka-go-coordinator'
 
+.PHONY: chaos
+chaos: ## Let faults happen to real brokers and workers and check every record (CHAOS='--nodes 3 --faults 500 ...'); needs Java and Maven
+	mkdir -p $(BUILD)/chaos
+	go build -o $(BUILD)/chaos/chaos ./internal/bench/chaos
+	KAFKA_VERSION=$(KAFKA_VERSION) $(BUILD)/chaos/chaos -logs $(BUILD)/chaos $(CHAOS)
+
 .PHONY: check
 check: ## Check format, lint, vet, module files and known vulnerabilities; names every fault
 	@$(MAKE) --no-print-directory --keep-going check-format check-lint check-vet check-tidy check-vulns

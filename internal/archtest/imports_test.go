@@ -51,6 +51,8 @@ var places = map[string][]string{
 	"cmd":      {anything},
 	"internal": {anything}, // what is not named above joins parts, as worker does
 
+	"internal/bench/chaos": {anything},
+
 	"internal/testkit":  {"internal/devbroker", "internal/devregistry"},
 	"internal/archtest": {},
 	"deploy":            {},
@@ -61,8 +63,9 @@ var places = map[string][]string{
 var guests = map[string][]string{
 	"github.com/twmb/franz-go/pkg/kfake":                      {"internal/devbroker", "internal/testkit"},
 	"github.com/twmb/franz-go/pkg/sr":                         {"schemas", "internal/devregistry", "internal/testkit"},
-	"github.com/twmb/franz-go":                                {},
-	"github.com/twmb/avro":                                    {}, // a second opinion in tests
+	"github.com/twmb/avro":                                    {},                       // a second opinion in tests
+	"github.com/twmb/franz-go":                                {"internal/bench/chaos"}, // reads back with another client
+	"github.com/Shopify/toxiproxy":                            {"internal/bench/chaos"},
 	"github.com/confluentinc/confluent-kafka-go":              {},
 	"github.com/compose-spec/compose-go":                      {},
 	"github.com/testcontainers/testcontainers-go":             {"internal/testkit"},

@@ -1,0 +1,113 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/churnstream/churnstream/internal/kafkawire"
+	"github.com/churnstream/churnstream/producer"
+)
+
+// feeder publishes the events of a catalogue one after the other, round its own faults: a request that fails is given
+// up, and whether the brokers hold its events is seen when the topic is read.
+type feeder struct {
+	catalogue *catalogue
+	topic     string
+	rate      int
+	brokers   []string
+
+	fed atomic.Int64 // events acknowledged
+
+	mu           sync.Mutex
+	acknowledged []bool // by number
+}
+
+const (
+	pulse      = 10 * time.Millisecond // how long events are gathered
+	mostAPulse = 5_000
+)
+
+// run feeds until ctx ends. The rate swings between a fifth of the average and nearly three times as much, so that
+// workers have both nothing to do and a backlog.
+func (f *feeder) run(ctx context.Context) {
+	for ctx.Err() == nil {
+		if err := f.feed(ctx); err != nil && ctx.Err() == nil {
+			fmt.Fprintln(os.Stderr, "feed:", err)
+			pause(ctx, 100*time.Millisecond)
+		}
+	}
+}
+
+// numbers is how many events were tried to be published.
+func (f *feeder) numbers() []bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.acknowledged
+}
+
+func (f *feeder) feed(ctx context.Context) error {
+	client, err := kafkawire.NewClient(kafkawire.Config{Brokers: f.brokers, ClientID: "chaos-feed", MetadataTTL: 5 * time.Second})
+	if err != nil {
+		return err
+	}
+	defer client.CloseIdleConnections()
+	publisher, err := producer.NewIdempotent(producer.DefaultConfig(), client)
+	if err != nil {
+		return err
+	}
+	defer publisher.Close()
+	var e event
+	headers := make([]producer.Header, 0, 2)
+	record := producer.Record{Topic: f.topic, Partition: -1}
+	began, due := time.Now(), 0.0
+	for last := began; ctx.Err() == nil; {
+		pause(ctx, pulse)
+		now := time.Now()
+		due += now.Sub(last).Seconds() * float64(f.rate) * swing(now.Sub(began))
+		due = min(due, 2*float64(f.rate)) // what an outage kept back is not all made up for
+		last = now
+		n := min(int(due), mostAPulse)
+		if n == 0 {
+			continue
+		}
+		if err := publisher.Begin(ctx); err != nil {
+			return err
+		}
+		f.mu.Lock()
+		first := len(f.acknowledged)
+		f.acknowledged = append(f.acknowledged, make([]bool, n)...)
+		f.mu.Unlock()
+		for i := range n {
+			f.catalogue.event(uint64(first+i), &e)
+			headers = headers[:0]
+			for _, h := range e.headers[:e.count] {
+				headers = append(headers, producer.Header{Key: h.key, Value: h.value})
+			}
+			record.Key, record.Value, record.Timestamp, record.Headers = e.key, e.value, e.time, headers
+			if err := publisher.Append(&record); err != nil {
+				return err
+			}
+		}
+		// Also when ctx has ended: what was begun is finished.
+		if err := publisher.Commit(context.WithoutCancel(ctx), producer.Member{}, nil); err != nil {
+			return err
+		}
+		f.mu.Lock()
+		for i := range n {
+			f.acknowledged[first+i] = true
+		}
+		f.mu.Unlock()
+		f.fed.Add(int64(n))
+		due -= float64(n)
+	}
+	return nil
+}
+
+// swing is the factor of the rate at a time; its average is 1.
+func swing(at time.Duration) float64 {
+	return [...]float64{1, 0.2, 1, 2.8, 0.5, 0.5}[int(at/(4*time.Second))%6]
+}

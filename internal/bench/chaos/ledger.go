@@ -1,0 +1,323 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/binary"
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/churnstream/churnstream/drift"
+	"github.com/churnstream/churnstream/schemas"
+)
+
+// ledger takes what the events topic holds and what a committed reader finds in the topics of the results, and gives
+// what is wrong with them. The events topic is the truth; it is shown first, then the others, every partition of each in
+// its order. One goroutine owns it.
+type ledger struct {
+	catalogue *catalogue
+	topic     string // of the events
+	window    drift.WindowConfig
+
+	acknowledged []bool // by number: the feeder knows that the brokers have the event
+	found        []bool // by number: the events topic holds it
+	partitions   []*partitionLedger
+	bad          map[place]*kgo.Record
+	states       map[string]*kgo.Record // newest of the state topic, by key
+	event        event
+
+	verdict verdict
+}
+
+type place struct {
+	partition int32
+	offset    int64
+}
+
+// partitionLedger is one partition of the events.
+type partitionLedger struct {
+	numbers []uint64 // by offset: number of the event + 1; 0: the offset holds none
+	seen    []uint8  // by offset: how often it came out
+	newest  []int64  // by customer: offset of the last score + 1
+	counts  *drift.Accumulator
+	last    int64 // event time of the newest event that was counted
+	pending int
+}
+
+// verdict is what was found. All but the first four are faults.
+type verdict struct {
+	Events      int `json:"events"`
+	Scores      int `json:"scores"`
+	DeadLetters int `json:"dead_letters"`
+	States      int `json:"states"` // buckets compared with a recount
+
+	Unwritten        int      `json:"unwritten"`          // acknowledged by the brokers, but not in the events topic
+	Lost             int      `json:"lost"`               // events that came out nowhere
+	Doubled          int      `json:"doubled"`            // events that came out more than once
+	Disordered       int      `json:"disordered"`         // scores of a customer before those of earlier events
+	WrongScores      int      `json:"wrong_scores"`       // scores of no event, or not as the event's must be
+	WrongDeadLetters int      `json:"wrong_dead_letters"` // dead letters of no bad event, or not as it came
+	WrongCounts      int      `json:"wrong_counts"`       // drift states that differ from a recount
+	Examples         []string `json:"examples,omitempty"`
+}
+
+// faults is how many things are wrong.
+func (v *verdict) faults() int {
+	return v.Unwritten + v.Lost + v.Doubled + v.Disordered + v.WrongScores + v.WrongDeadLetters + v.WrongCounts
+}
+
+func (v *verdict) add(o *verdict) {
+	v.Events += o.Events
+	v.Scores += o.Scores
+	v.DeadLetters += o.DeadLetters
+	v.States += o.States
+	v.Unwritten += o.Unwritten
+	v.Lost += o.Lost
+	v.Doubled += o.Doubled
+	v.Disordered += o.Disordered
+	v.WrongScores += o.WrongScores
+	v.WrongDeadLetters += o.WrongDeadLetters
+	v.WrongCounts += o.WrongCounts
+	v.Examples = append(v.Examples, o.Examples...)
+}
+
+func (v *verdict) String() string {
+	return fmt.Sprintf("%d events, %d scores, %d dead letters, %d drift states; lost %d, doubled %d, out of order %d, unwritten %d, wrong scores %d, wrong dead letters %d, wrong counts %d",
+		v.Events, v.Scores, v.DeadLetters, v.States, v.Lost, v.Doubled, v.Disordered, v.Unwritten, v.WrongScores, v.WrongDeadLetters, v.WrongCounts)
+}
+
+// fault counts one and keeps the first few in words.
+func (v *verdict) fault(counter *int, format string, args ...any) {
+	*counter++
+	if len(v.Examples) < 20 {
+		v.Examples = append(v.Examples, fmt.Sprintf(format, args...))
+	}
+}
+
+func newLedger(c *catalogue, topic string, acknowledged []bool) *ledger {
+	return &ledger{
+		catalogue: c, topic: topic, window: drift.DefaultWindowConfig(), acknowledged: acknowledged, found: make([]bool, len(acknowledged)),
+		bad: map[place]*kgo.Record{}, states: map[string]*kgo.Record{},
+	}
+}
+
+// addEvent takes one record of the events topic and counts it into the recount of its partition.
+func (l *ledger) addEvent(r *kgo.Record) error {
+	l.verdict.Events++
+	for int(r.Partition) >= len(l.partitions) {
+		counts, err := drift.NewAccumulator(l.catalogue.profile, l.catalogue.model.Contract(), l.window,
+			drift.Source{ModelDigest: l.catalogue.model.Digest(), Topic: l.topic, Partition: int32(len(l.partitions))}, nil)
+		if err != nil {
+			return err
+		}
+		l.partitions = append(l.partitions, &partitionLedger{newest: make([]int64, customers), counts: counts})
+	}
+	number, ok := numberOf(r)
+	if !ok || number >= uint64(len(l.found)) {
+		return fmt.Errorf("%s/%d@%d: a record that this run did not feed", r.Topic, r.Partition, r.Offset)
+	}
+	l.found[number] = true
+	p := l.partitions[r.Partition]
+	for int64(len(p.numbers)) <= r.Offset {
+		p.numbers, p.seen = append(p.numbers, 0), append(p.seen, 0)
+	}
+	p.numbers[r.Offset] = number + 1
+	e := &l.event
+	l.catalogue.event(number, e)
+	if e.class != "" {
+		l.bad[place{r.Partition, r.Offset}] = r
+		return nil
+	}
+	numbers, categories := l.catalogue.rows.Row(e.row)
+	p.counts.Observe(r.Offset, e.time, e.key, numbers, categories, l.catalogue.probabilities[e.row])
+	p.last = max(p.last, e.time)
+	if p.pending++; p.pending == 1000 {
+		p.counts.Commit()
+		p.pending = 0
+	}
+	return nil
+}
+
+func numberOf(r *kgo.Record) (uint64, bool) {
+	if len(r.Headers) == 0 || r.Headers[0].Key != numberHeader || len(r.Headers[0].Value) != 8 {
+		return 0, false
+	}
+	return binary.BigEndian.Uint64(r.Headers[0].Value), true
+}
+
+// known gives the event at a place, and marks that it came out.
+func (l *ledger) known(at place) (*event, bool) {
+	if at.partition < 0 || int(at.partition) >= len(l.partitions) {
+		return nil, false
+	}
+	p := l.partitions[at.partition]
+	if at.offset < 0 || at.offset >= int64(len(p.numbers)) || p.numbers[at.offset] == 0 {
+		return nil, false
+	}
+	p.seen[at.offset] = min(p.seen[at.offset], 250) + 1
+	l.catalogue.event(p.numbers[at.offset]-1, &l.event)
+	return &l.event, true
+}
+
+// addScore takes one record of the score topic.
+func (l *ledger) addScore(r *kgo.Record) error {
+	v := &l.verdict
+	v.Scores++
+	var s schemas.Score
+	_, body, err := schemas.SplitFrame(r.Value)
+	if err == nil {
+		err = schemas.DecodeScore(body, &s)
+	}
+	if err != nil {
+		v.fault(&v.WrongScores, "score %d@%d cannot be read: %v", r.Partition, r.Offset, err)
+		return nil
+	}
+	at := place{s.SourcePartition, s.SourceOffset}
+	e, ok := l.known(at)
+	switch {
+	case !ok || s.SourceTopic != l.topic:
+		v.fault(&v.WrongScores, "score of %s/%d@%d, where there is no event", s.SourceTopic, at.partition, at.offset)
+		return nil
+	case e.class != "":
+		v.fault(&v.WrongScores, "score of %d@%d, which cannot be scored (%s)", at.partition, at.offset, e.class)
+		return nil
+	case !bytes.Equal(s.CustomerID, e.key) || !bytes.Equal(r.Key, e.key) || s.EventTime != e.time || r.Timestamp.UnixMilli() != e.time ||
+		math.Float64bits(s.Probability) != math.Float64bits(l.catalogue.probabilities[e.row]):
+		v.fault(&v.WrongScores, "score of %d@%d is %s, %d, %v; its event has %s, %d, %v", at.partition, at.offset,
+			s.CustomerID, s.EventTime, s.Probability, e.key, e.time, l.catalogue.probabilities[e.row])
+	}
+	// A customer's scores are all in one partition of the topic, as are the events, unless partitions of those were added.
+	newest := &l.partitions[at.partition].newest[e.customer]
+	if at.offset+1 < *newest {
+		v.fault(&v.Disordered, "%s: the score of %d@%d comes behind that of %d", e.key, at.partition, at.offset, *newest-1)
+	}
+	*newest = max(*newest, at.offset+1)
+	return nil
+}
+
+// addDeadLetter takes one record of the dead-letter topic: it must hold what the events topic holds, to the byte.
+func (l *ledger) addDeadLetter(r *kgo.Record) error {
+	v := &l.verdict
+	v.DeadLetters++
+	wrong := func(format string, args ...any) {
+		v.fault(&v.WrongDeadLetters, "dead letter %d@%d: "+format, append([]any{r.Partition, r.Offset}, args...)...)
+	}
+	text := map[string]string{}
+	for _, h := range r.Headers {
+		text[h.Key] = string(h.Value)
+	}
+	partition, err := strconv.ParseInt(text[schemas.HeaderPartition], 10, 32)
+	offset, err2 := strconv.ParseInt(text[schemas.HeaderOffset], 10, 64)
+	if err := cmp.Or(err, err2); err != nil {
+		wrong("%v", err)
+		return nil
+	}
+	at := place{int32(partition), offset}
+	e, ok := l.known(at)
+	switch original := l.bad[at]; {
+	case !ok || text[schemas.HeaderTopic] != l.topic:
+		wrong("of %d@%d, where there is no event", at.partition, at.offset)
+	case original == nil:
+		wrong("of %d@%d, which can be scored", at.partition, at.offset)
+	case text[schemas.HeaderClass] != string(e.class):
+		wrong("its class is %s, not %s", text[schemas.HeaderClass], e.class)
+	case !same(original.Key, r.Key) || !same(original.Value, r.Value):
+		wrong("key or value are not those of %d@%d", at.partition, at.offset)
+	case len(r.Headers) < len(original.Headers) || !slices.EqualFunc(original.Headers, r.Headers[:len(original.Headers)], func(a, b kgo.RecordHeader) bool {
+		return a.Key == b.Key && same(a.Value, b.Value)
+	}):
+		wrong("the headers are not those of %d@%d", at.partition, at.offset)
+	}
+	return nil
+}
+
+// same tells null from empty.
+func same(a, b []byte) bool { return bytes.Equal(a, b) && (a == nil) == (b == nil) }
+
+// addState takes one record of the drift-state topic.
+func (l *ledger) addState(r *kgo.Record) error {
+	l.states[string(r.Key)] = r
+	return nil
+}
+
+// finish says what is wrong with everything that was shown.
+func (l *ledger) finish() (verdict, error) {
+	v := &l.verdict
+	for number, acknowledged := range l.acknowledged {
+		if acknowledged && !l.found[number] {
+			v.fault(&v.Unwritten, "event %d was acknowledged, but the topic does not hold it", number)
+		}
+	}
+	for i, p := range l.partitions {
+		for offset, number := range p.numbers {
+			switch seen := p.seen[offset]; {
+			case number == 0 || seen == 1:
+			case seen == 0:
+				v.fault(&v.Lost, "%d@%d came out nowhere", i, offset)
+			default:
+				v.fault(&v.Doubled, "%d@%d came out %d times", i, offset, seen)
+			}
+		}
+	}
+	for _, p := range l.partitions {
+		if err := l.compareCounts(p); err != nil {
+			return *v, err
+		}
+	}
+	for key, record := range l.states { // what compareCounts has not taken
+		if record.Value == nil { // deleted
+			continue
+		}
+		var state schemas.DriftState
+		if err := decodeState(record, &state); err != nil {
+			v.fault(&v.WrongCounts, "counts %s: %v", key, err)
+			continue
+		}
+		if i := int(state.Partition); i < len(l.partitions) && state.BucketStart < l.oldest(l.partitions[i]) {
+			continue // left the window; its deletion comes with the next transaction
+		}
+		v.fault(&v.WrongCounts, "counts %s are of no event", key)
+	}
+	return *v, nil
+}
+
+// oldest is the start of the first bucket in the window of the partition.
+func (l *ledger) oldest(p *partitionLedger) int64 {
+	width := l.window.Bucket.Milliseconds()
+	return p.last - p.last%width - int64(l.window.Buckets-1)*width
+}
+
+// compareCounts wants the newest states of the partition to be what one accumulator counts that saw all events in one go.
+func (l *ledger) compareCounts(p *partitionLedger) error {
+	v := &l.verdict
+	p.counts.Commit()
+	return p.counts.Committed(func(key []byte, want *schemas.DriftState) error {
+		if want.BucketStart < l.oldest(p) {
+			return nil
+		}
+		v.States++
+		record := l.states[string(key)]
+		delete(l.states, string(key))
+		var got schemas.DriftState
+		if record == nil || record.Value == nil {
+			v.fault(&v.WrongCounts, "counts %s are missing", key)
+		} else if err := decodeState(record, &got); err != nil {
+			v.fault(&v.WrongCounts, "counts %s: %v", key, err)
+		} else if !bytes.Equal(got.AppendAvro(nil), want.AppendAvro(nil)) {
+			v.fault(&v.WrongCounts, "counts %s reach to offset %d: %v; recounted to %d: %v", key, got.NextOffset, got.Counts[0], want.NextOffset, want.Counts[0])
+		}
+		return nil
+	})
+}
+
+func decodeState(r *kgo.Record, state *schemas.DriftState) error {
+	_, body, err := schemas.SplitFrame(r.Value)
+	if err != nil {
+		return err
+	}
+	return schemas.DecodeDriftState(body, state)
+}
