@@ -32,7 +32,7 @@ func perfect(t *testing.T, c *catalogue, n int) *output {
 	counts := make([]*drift.Accumulator, testPartitions)
 	for p := range counts {
 		var err error
-		counts[p], err = drift.NewAccumulator(c.profile, c.model.Contract(), drift.DefaultWindowConfig(),
+		counts[p], err = drift.NewAccumulator(c.profile, c.model.Contract(), drift.DefaultWindowConfig(driftBucket),
 			drift.Source{ModelDigest: c.model.Digest(), Topic: testTopic, Partition: int32(p)}, nil)
 		if err != nil {
 			t.Fatal(err)
