@@ -356,7 +356,7 @@ func (c *compiler) setDefault(f *avroschema.Field, node *pathNode, path string) 
 	c.visits = own.visits
 	rows := NewRows(len(c.sources), 1)
 	numbers, categories := rows.Row(rows.Append())
-	if err := own.program.run(encoded, numbers, categories, rows, make([]int64, own.program.loops)); err != nil {
+	if _, err := own.program.run(encoded, numbers, categories, rows, make([]int64, own.program.loops)); err != nil {
 		var bad *RecordError
 		if errors.As(err, &bad) {
 			return []schemaFault{{bad.Class, path, fmt.Sprintf("the reader's default: %v", bad.Err)}}

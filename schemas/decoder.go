@@ -104,11 +104,14 @@ func (d *Decoder) Decode(ctx context.Context, value []byte, rows *Rows) error {
 		return program.refused
 	}
 	numbers, categories := rows.Row(rows.Append())
-	if err := program.run(body, numbers, categories, rows, d.loops); err != nil {
-		rows.DropLast()
-		return err
+	length, err := program.run(body, numbers, categories, rows, d.loops)
+	if err == nil && length != len(body) {
+		err = trailing(length, len(body)-length)
 	}
-	return nil
+	if err != nil {
+		rows.DropLast()
+	}
+	return err
 }
 
 // split gives what names the schema: an id, a fingerprint, or 0 for the one that is configured.

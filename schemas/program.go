@@ -64,10 +64,10 @@ type instruction struct {
 	lo, hi   float64 // finite bounds of the value
 }
 
-// run reads one record, which must fill b. numbers and categories are one row of rows, all missing. loops has room for
+// run reads one record from the start of b and returns its length. numbers and categories are one row of rows, all missing. loops has room for
 // the program's nested blocks. It does not allocate unless it fails (or reads decimals of more than 18 digits), and its
 // work is at most proportional to the length of b times the size of the program.
-func (p *program) run(b []byte, numbers []float64, categories [][]byte, rows *Rows, loops []int64) error {
+func (p *program) run(b []byte, numbers []float64, categories [][]byte, rows *Rows, loops []int64) (length int, err error) {
 	pos := 0
 	for pc := 0; pc < len(p.code); {
 		in := &p.code[pc]
@@ -77,17 +77,17 @@ func (p *program) run(b []byte, numbers []float64, categories [][]byte, rows *Ro
 		switch in.op {
 		case opSkipFixed:
 			if in.size > int64(len(b)-pos) {
-				return p.truncated(pc, len(b))
+				return 0, p.truncated(pc, len(b))
 			}
 			pos += int(in.size)
 			continue
 		case opSkipBoolean, opBoolean:
 			if pos == len(b) {
-				return p.truncated(pc, len(b))
+				return 0, p.truncated(pc, len(b))
 			}
 			flag := b[pos]
 			if flag > 1 {
-				return p.malformed(pc, "byte 0x%02x is no boolean", flag)
+				return 0, p.malformed(pc, "byte 0x%02x is no boolean", flag)
 			}
 			pos++
 			if in.op == opBoolean {
@@ -96,23 +96,23 @@ func (p *program) run(b []byte, numbers []float64, categories [][]byte, rows *Ro
 			continue
 		case opFloat:
 			if len(b)-pos < 4 {
-				return p.truncated(pc, len(b))
+				return 0, p.truncated(pc, len(b))
 			}
 			x = float64(math.Float32frombits(binary.LittleEndian.Uint32(b[pos:])))
 			pos += 4
 		case opDouble:
 			if len(b)-pos < 8 {
-				return p.truncated(pc, len(b))
+				return 0, p.truncated(pc, len(b))
 			}
 			x = math.Float64frombits(binary.LittleEndian.Uint64(b[pos:]))
 			pos += 8
 		case opNullable:
 			if pos == len(b) {
-				return p.truncated(pc, len(b))
+				return 0, p.truncated(pc, len(b))
 			}
 			index := b[pos]
 			if index != 0 && index != 2 {
-				return p.malformed(pc, "a union of 2 branches is followed by byte 0x%02x", index)
+				return 0, p.malformed(pc, "a union of 2 branches is followed by byte 0x%02x", index)
 			}
 			pos++
 			if index == byte(in.n) {
@@ -130,7 +130,7 @@ func (p *program) run(b []byte, numbers []float64, categories [][]byte, rows *Ro
 			}
 			continue
 		case opFail:
-			return p.fails[in.n]
+			return 0, p.fails[in.n]
 		case opSetNumber:
 			numbers[in.input] = in.lo // which has been looked at
 			continue
@@ -139,20 +139,20 @@ func (p *program) run(b []byte, numbers []float64, categories [][]byte, rows *Ro
 			continue
 		case opUUID:
 			if len(b)-pos < 16 {
-				return p.truncated(pc, len(b))
+				return 0, p.truncated(pc, len(b))
 			}
 			categories[in.input] = rows.uuid(b[pos : pos+16])
 			pos += 16
 			continue
 		case opUint32:
 			if len(b)-pos < 4 {
-				return p.truncated(pc, len(b))
+				return 0, p.truncated(pc, len(b))
 			}
 			x = float64(binary.LittleEndian.Uint32(b[pos:]))
 			pos += 4
 		case opDecimalFixed:
 			if in.size > int64(len(b)-pos) {
-				return p.truncated(pc, len(b))
+				return 0, p.truncated(pc, len(b))
 			}
 			x = decimal(b[pos:pos+int(in.size)], int(in.n))
 			pos += int(in.size)
@@ -164,9 +164,9 @@ func (p *program) run(b []byte, numbers []float64, categories [][]byte, rows *Ro
 				var n int
 				if v, n = binary.Varint(b[pos:]); n <= 0 {
 					if n == 0 && len(b)-pos < binary.MaxVarintLen64 {
-						return p.truncated(pc, len(b))
+						return 0, p.truncated(pc, len(b))
 					}
-					return p.malformed(pc, "a number is longer than 64 bits")
+					return 0, p.malformed(pc, "a number is longer than 64 bits")
 				}
 				pos += n
 			}
@@ -175,39 +175,39 @@ func (p *program) run(b []byte, numbers []float64, categories [][]byte, rows *Ro
 				continue
 			case opSkipInt:
 				if v != int64(int32(v)) {
-					return p.malformed(pc, "int %d is longer than 32 bits", v)
+					return 0, p.malformed(pc, "int %d is longer than 32 bits", v)
 				}
 				continue
 			case opSkipBytes:
 				if uint64(v) > uint64(len(b)-pos) {
-					return p.badLength(pc, v, len(b))
+					return 0, p.badLength(pc, v, len(b))
 				}
 				pos += int(v)
 				continue
 			case opSkipEnum:
 				if uint64(v) >= uint64(in.n) {
-					return p.malformed(pc, "enum index %d, there are %d symbols", v, in.n)
+					return 0, p.malformed(pc, "enum index %d, there are %d symbols", v, in.n)
 				}
 				continue
 			case opText:
 				if uint64(v) > uint64(len(b)-pos) {
-					return p.badLength(pc, v, len(b))
+					return 0, p.badLength(pc, v, len(b))
 				}
 				end := pos + int(v)
 				text := b[pos:end:end]
 				if !utf8.Valid(text) {
-					return p.fault(InvalidUTF8, pc, "the text is not UTF-8")
+					return 0, p.fault(InvalidUTF8, pc, "the text is not UTF-8")
 				}
 				categories[in.input] = text
 				pos = end
 				continue
 			case opSymbol, opCheckSymbol:
 				if uint64(v) >= uint64(in.n) {
-					return p.malformed(pc, "enum index %d, there are %d symbols", v, in.n)
+					return 0, p.malformed(pc, "enum index %d, there are %d symbols", v, in.n)
 				}
 				symbol := p.symbols[int64(in.to)+v]
 				if symbol == nil {
-					return p.fails[in.size]
+					return 0, p.fails[in.size]
 				}
 				if in.op == opSymbol {
 					categories[in.input] = symbol
@@ -215,7 +215,7 @@ func (p *program) run(b []byte, numbers []float64, categories [][]byte, rows *Ro
 				continue
 			case opUnion:
 				if uint64(v) >= uint64(in.n) {
-					return p.malformed(pc, "union branch %d, there are %d", v, in.n)
+					return 0, p.malformed(pc, "union branch %d, there are %d", v, in.n)
 				}
 				pc = int(p.targets[int64(in.to)+v])
 				continue
@@ -226,15 +226,14 @@ func (p *program) run(b []byte, numbers []float64, categories [][]byte, rows *Ro
 					}
 					continue
 				}
-				var err error
 				if v, pos, err = p.block(b, pos, pc, v); err != nil {
-					return err
+					return 0, err
 				}
 				switch {
 				case v == 0: // stepped over by its size
 					pc--
 				case in.size > 0 && v > int64(len(b)-pos)/in.size:
-					return p.truncated(pc, len(b))
+					return 0, p.truncated(pc, len(b))
 				case in.op == opSkipBlocks:
 					pos += int(v * in.size)
 					pc--
@@ -244,7 +243,7 @@ func (p *program) run(b []byte, numbers []float64, categories [][]byte, rows *Ro
 				continue
 			case opInt:
 				if v != int64(int32(v)) {
-					return p.malformed(pc, "int %d is longer than 32 bits", v)
+					return 0, p.malformed(pc, "int %d is longer than 32 bits", v)
 				}
 				x = float64(v)
 			case opFraction:
@@ -255,14 +254,14 @@ func (p *program) run(b []byte, numbers []float64, categories [][]byte, rows *Ro
 				x = float64(quotient)
 			case opIntAsFloat:
 				if v != int64(int32(v)) {
-					return p.malformed(pc, "int %d is longer than 32 bits", v)
+					return 0, p.malformed(pc, "int %d is longer than 32 bits", v)
 				}
 				x = float64(float32(v))
 			case opLongAsFloat:
 				x = float64(float32(v))
 			case opDecimal:
 				if uint64(v) > uint64(len(b)-pos) {
-					return p.badLength(pc, v, len(b))
+					return 0, p.badLength(pc, v, len(b))
 				}
 				x = decimal(b[pos:pos+int(v)], int(in.n))
 				pos += int(v)
@@ -273,13 +272,15 @@ func (p *program) run(b []byte, numbers []float64, categories [][]byte, rows *Ro
 		if x >= in.lo && x <= in.hi {
 			numbers[in.input] = x
 		} else if err := p.outside(pc, x); err != nil {
-			return err
+			return 0, err
 		}
 	}
-	if pos != len(b) {
-		return &RecordError{Class: TrailingBytes, Err: fmt.Errorf("%d bytes follow the event of %d bytes; was it written with another schema?", len(b)-pos, pos)}
-	}
-	return nil
+	return pos, nil
+}
+
+// trailing is the error of bytes after an event.
+func trailing(length, left int) error {
+	return &RecordError{Class: TrailingBytes, Err: fmt.Errorf("%d bytes follow the event of %d bytes; was it written with another schema?", left, length)}
 }
 
 // block reads the rest of a block's head, whose count is not 0. A negative count is followed by the block's size in bytes;

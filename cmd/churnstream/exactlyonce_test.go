@@ -208,7 +208,7 @@ func (e *environment) events(t *testing.T) [][]byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	source, err := feed.CSV(csv, model.Contract(), id, "customerID")
+	source, err := feed.CSV(csv, model.Contract(), schemas.AppendFrame(nil, id), "customerID")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -83,7 +83,7 @@ it. Of such a file, several outputs give lists and a link that makes no probabil
 			if dir == "" {
 				return usageError(fmt.Errorf("--model: give the directory of an artefact or the file of a model"))
 			}
-			in, is, err := openRows(s, input, format)
+			in, is, err := openRows(s, input, format, "csv", "jsonl")
 			if err != nil {
 				return err
 			}

@@ -163,8 +163,9 @@ func newRegistry(cfg config.Registry) (*schemas.HTTPRegistry, error) {
 	return schemas.NewRegistry(c)
 }
 
-// openRows opens the file of --input, - for standard input, and gives its format: that of --format or by the file's name.
-func openRows(s streams, path, format string) (rows io.ReadCloser, is string, err error) {
+// openRows opens the file of --input, - for standard input, and gives its format, one of those known: that of --format or
+// by the file's name.
+func openRows(s streams, path, format string, known ...string) (rows io.ReadCloser, is string, err error) {
 	rows = io.NopCloser(s.in)
 	if path != "-" {
 		if rows, err = openFile(path); err != nil {
@@ -173,14 +174,14 @@ func openRows(s streams, path, format string) (rows io.ReadCloser, is string, er
 	}
 	is = cmp.Or(format, strings.TrimPrefix(filepath.Ext(path), "."))
 	switch {
-	case is == "csv" || is == "jsonl":
+	case slices.Contains(known, is):
 		return rows, is, nil
 	case format != "":
-		err = fmt.Errorf("--format: %q is neither csv nor jsonl", format)
+		err = fmt.Errorf("--format: %q is none of %s", format, strings.Join(known, ", "))
 	case path == "-":
-		err = errors.New("--format: say what standard input holds, csv or jsonl; or name a file by --input")
+		err = fmt.Errorf("--format: say what standard input holds, one of %s; or name a file by --input", strings.Join(known, ", "))
 	default:
-		err = fmt.Errorf("--format: the name of %s does not end with .csv or .jsonl; say which of them it is", path)
+		err = fmt.Errorf("--format: the name of %s does not end with .%s; say which of them it is", path, strings.Join(known, " or ."))
 	}
 	return nil, "", usageError(errors.Join(err, rows.Close()))
 }

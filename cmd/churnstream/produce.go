@@ -25,11 +25,15 @@ func newProduce(s streams) *cobra.Command {
 	var limit int
 	cmd := &cobra.Command{
 		Use:   "produce",
-		Short: "Publish the rows of a CSV or JSON-lines file as Avro events",
+		Short: "Publish the rows of a CSV, JSON-lines or Avro file as Avro events",
 		Long: `Reads rows, encodes them as events of the model's contract, registers that contract and
 publishes the events to the topic of the configuration, keyed by customer id. CSV columns and
-JSON fields are matched to the model's inputs by name; an empty cell or null is missing.`,
+JSON fields are matched to the model's inputs by name; an empty cell or null is missing.
+
+An Avro object container file (codec null, deflate, snappy or zstandard) is published as it is: its own
+schema is registered, its records are not encoded anew.`,
 		Example: `  churnstream produce -c churnstream.yaml --input customers.csv --key customerID --rate 500
+  churnstream produce -c churnstream.yaml --input events.avro --key customer.id
   zcat events.jsonl.gz | churnstream produce -c churnstream.yaml --input - --format jsonl --key customer_id`,
 		Args: cobra.NoArgs,
 		RunE: action(func(cmd *cobra.Command, _ []string) error {
@@ -40,7 +44,7 @@ JSON fields are matched to the model's inputs by name; an empty cell or null is 
 			if err != nil {
 				return err
 			}
-			rows, is, err := openRows(s, input, format)
+			rows, is, err := openRows(s, input, format, "csv", "jsonl", "avro")
 			if err != nil {
 				return err
 			}
@@ -50,7 +54,7 @@ JSON fields are matched to the model's inputs by name; an empty cell or null is 
 	}
 	configFlag(cmd, &path)
 	cmd.Flags().StringVarP(&input, "input", "i", "-", "file to read; - is standard input")
-	cmd.Flags().StringVar(&format, "format", "", "csv or jsonl (default: by the file's name)")
+	cmd.Flags().StringVar(&format, "format", "", "csv, jsonl or avro (default: by the file's name)")
 	cmd.Flags().StringVar(&key, "key", "customer_id", "column or field with the customer id")
 	cmd.Flags().Float64Var(&rate, "rate", 0, "events a second (default: as fast as the broker takes them)")
 	cmd.Flags().IntVar(&limit, "events", 0, "stop after so many (default: all)")
@@ -68,22 +72,11 @@ func produce(ctx context.Context, use opened, rows io.Reader, format, key string
 		return err
 	}
 	defer client.CloseIdleConnections()
-	schema, err := use.model.Contract().AvroSchema()
+	source, done, err := sourceOf(ctx, use, rows, format, key)
 	if err != nil {
 		return err
 	}
-	id, err := use.registry.Register(ctx, schemas.Subject(to.Topic), schema)
-	if err != nil {
-		return err
-	}
-	read := feed.CSV
-	if format == "jsonl" {
-		read = feed.JSONLines
-	}
-	source, err := read(rows, use.model.Contract(), id, key)
-	if err != nil {
-		return err
-	}
+	defer done()
 	publisher, err := producer.NewIdempotent(producer.DefaultConfig(), client)
 	if err != nil {
 		return err
@@ -103,6 +96,77 @@ func produce(ctx context.Context, use opened, rows io.Reader, format, key string
 	}
 	fmt.Fprintf(progress, "%d events published to %s\n", sent, to.Topic)
 	return err
+}
+
+// sourceOf registers the schema of the events and gives them. Done lets go of the file.
+func sourceOf(ctx context.Context, use opened, rows io.Reader, format, key string) (source feed.Source, done func(), err error) {
+	contract := use.model.Contract()
+	if format == "avro" {
+		file, err := feed.OpenContainer(rows, key)
+		if err != nil {
+			return nil, nil, err
+		}
+		feeding, err := schemas.Feed(contract, use.reading.Reader, schemas.Schema{Text: file.Schema()})
+		if err == nil && !feeding.Usable {
+			err = errors.New("the model cannot be fed from this file's events; take its schema out of it and ask churnstream schema check why")
+		}
+		var frame []byte
+		if err == nil {
+			frame, err = frameOf(ctx, use, file.Schema())
+		}
+		if err != nil {
+			file.Close()
+			return nil, nil, err
+		}
+		file.SetFrame(frame)
+		return file, file.Close, nil
+	}
+	schema, err := contract.AvroSchema()
+	if err != nil {
+		return nil, nil, err
+	}
+	frame, err := frameOf(ctx, use, schema)
+	if err != nil {
+		return nil, nil, err
+	}
+	read := feed.CSV
+	if format == "jsonl" {
+		read = feed.JSONLines
+	}
+	source, err = read(rows, contract, frame, key)
+	return source, func() {}, err
+}
+
+// frameOf registers the schema of events and gives what begins each of them in the configured framing. Bare events can
+// only be written with the schema that their readers are configured with.
+func frameOf(ctx context.Context, use opened, schema string) ([]byte, error) {
+	fingerprint, err := schemas.Schema{Text: schema}.Fingerprint()
+	if err != nil {
+		return nil, err
+	}
+	if use.reading.Framing == schemas.Bare {
+		configured, err := schemas.Schema{Text: use.reading.Schemas[0]}.Fingerprint()
+		if err == nil && configured != fingerprint {
+			err = fmt.Errorf("events.framing is bare: events have to be written with the schema of events.schemas (fingerprint %016x), these are written with another one (%016x)", configured, fingerprint)
+		}
+		return nil, err
+	}
+	var strategy schemas.SubjectStrategy
+	if err := strategy.UnmarshalText([]byte(use.cfg.Registry.SubjectStrategy)); err != nil {
+		return nil, err
+	}
+	subject, err := strategy.Subject(use.cfg.Topics.Events, schema)
+	if err != nil {
+		return nil, err
+	}
+	id, err := use.registry.Register(ctx, subject, schema)
+	if err != nil {
+		return nil, err
+	}
+	if use.reading.Framing == schemas.SingleObject {
+		return schemas.AppendObjectFrame(nil, fingerprint), nil
+	}
+	return schemas.AppendFrame(nil, id), nil
 }
 
 // progress is a bar on a terminal and nothing elsewhere.

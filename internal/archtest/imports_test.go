@@ -36,7 +36,8 @@ var places = map[string][]string{
 	"producer":             {"internal/kafkawire"},
 	"internal/tail":        {"internal/kafkawire", "consumer"},
 	"internal/deadletters": {"internal/kafkawire", "internal/tail", "consumer", "producer", "schemas"},
-	"internal/feed":        {"internal/kafkawire", "producer", "schemas", "internal/tabular"},
+	"internal/ocf":         {},
+	"internal/feed":        {"internal/kafkawire", "producer", "schemas", "internal/tabular", "internal/ocf"},
 
 	"internal/admin":       {},
 	"internal/config":      {},

@@ -10,9 +10,9 @@ import (
 	"github.com/churnstream/churnstream/schemas"
 )
 
-// CSV gives an event for each data row of a CSV file. Key names the column with the customer id; the columns of the
+// CSV gives an event for each data row of a CSV file. Frame, which names the contract's schema, begins each value. Key names the column with the customer id; the columns of the
 // inputs carry their names. Errors name row, line and column.
-func CSV(r io.Reader, contract schemas.Contract, schemaID int32, key string) (Source, error) {
+func CSV(r io.Reader, contract schemas.Contract, frame []byte, key string) (Source, error) {
 	reader, err := tabular.NewReader(r, contract, nil)
 	if err != nil {
 		return nil, err
@@ -20,13 +20,13 @@ func CSV(r io.Reader, contract schemas.Contract, schemaID int32, key string) (So
 	if !slices.Contains(reader.Columns(), key) {
 		return nil, fmt.Errorf("there is no column %q for the key; name the customer id's column with --key (columns: %q)", key, reader.Columns())
 	}
-	return newTable(reader, contract, schemaID, key)
+	return newTable(reader, contract, frame, key)
 }
 
 // JSONLines gives an event for each line, a JSON object of input name to value and, under key, the customer id as text.
 // Errors name row, line and input or field.
-func JSONLines(r io.Reader, contract schemas.Contract, schemaID int32, key string) (Source, error) {
-	return newTable(tabular.NewLines(r, contract), contract, schemaID, key)
+func JSONLines(r io.Reader, contract schemas.Contract, frame []byte, key string) (Source, error) {
+	return newTable(tabular.NewLines(r, contract), contract, frame, key)
 }
 
 // rowReader is a file of rows: CSV or JSON lines.
@@ -40,18 +40,18 @@ type rowReader interface {
 type table struct {
 	reader   rowReader
 	encoder  *schemas.Encoder
-	schemaID int32
+	frame    []byte // names the schema
 	key      string
 	rows     *schemas.Rows // one at a time
 	value    []byte
 }
 
-func newTable(reader rowReader, contract schemas.Contract, schemaID int32, key string) (Source, error) {
+func newTable(reader rowReader, contract schemas.Contract, frame []byte, key string) (Source, error) {
 	encoder, err := schemas.NewEncoder(contract)
 	if err != nil {
 		return nil, err
 	}
-	return &table{reader: reader, encoder: encoder, schemaID: schemaID, key: key, rows: schemas.NewRows(len(contract.Inputs), 1)}, nil
+	return &table{reader: reader, encoder: encoder, frame: frame, key: key, rows: schemas.NewRows(len(contract.Inputs), 1)}, nil
 }
 
 // Next makes the event of the next row.
@@ -65,7 +65,7 @@ func (t *table) Next(e *Event) error {
 		return t.reader.Fault(t.key, errors.New("no customer id (a text that is not empty); name what holds it with --key"))
 	}
 	numbers, categories := t.rows.Row(0)
-	value, err := t.encoder.AppendEvent(schemas.AppendFrame(t.value[:0], t.schemaID), numbers, categories)
+	value, err := t.encoder.AppendEvent(append(t.value[:0], t.frame...), numbers, categories)
 	if err != nil {
 		return err
 	}

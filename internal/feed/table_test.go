@@ -23,7 +23,7 @@ func contract() schemas.Contract {
 
 const schemaID = 7
 
-type opener func(io.Reader, schemas.Contract, int32, string) (feed.Source, error)
+type opener func(io.Reader, schemas.Contract, []byte, string) (feed.Source, error)
 
 func TestRowsBecomeEventsOfTheContract(t *testing.T) {
 	for name, c := range map[string]struct {
@@ -34,7 +34,7 @@ func TestRowsBecomeEventsOfTheContract(t *testing.T) {
 		"JSON lines": {feed.JSONLines, `{"id":"a-1","tenure":12.5,"plan":"basic plan","autopay":"yes","more":[1]}` + "\n\n" + `{"id":"b-2","tenure":0,"plan":null,"autopay":false}`},
 	} {
 		t.Run(name, func(t *testing.T) {
-			source, err := c.open(strings.NewReader(c.text), contract(), schemaID, "id")
+			source, err := c.open(strings.NewReader(c.text), contract(), schemas.AppendFrame(nil, schemaID), "id")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -78,7 +78,7 @@ func TestFaultsOfRowsNameTheirPlaceAndGoodRowsComeFirst(t *testing.T) {
 		"JSON: no UTF-8":       {feed.JSONLines, object + "{\"id\":\"b\",\"tenure\":1,\"plan\":\"\xff\",\"autopay\":true}", 1, []string{"row 1 (line 2)", "UTF-8"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			source, err := c.open(strings.NewReader(c.text), contract(), schemaID, "id")
+			source, err := c.open(strings.NewReader(c.text), contract(), schemas.AppendFrame(nil, schemaID), "id")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -110,7 +110,7 @@ func TestAFileThatCannotBeMatchedIsRefusedBeforeItsFirstRow(t *testing.T) {
 		"nothing":               {"", "id", contract(), []string{"header"}},
 		"a contract of nothing": {"id\n", "id", schemas.Contract{}, []string{"contract"}},
 	} {
-		source, err := feed.CSV(strings.NewReader(c.text), c.contract, schemaID, c.key)
+		source, err := feed.CSV(strings.NewReader(c.text), c.contract, schemas.AppendFrame(nil, schemaID), c.key)
 		if err == nil {
 			t.Errorf("%s: got %v", name, source)
 			continue
