@@ -39,7 +39,7 @@ func unusable(err error) error {
 }
 
 func newConfig(s streams) *cobra.Command {
-	return group("config", "Check or print the configuration", newConfigCheck(s), newConfigPrint(s))
+	return group("config", "Check or print the configuration", newConfigCheck(s), newConfigPrint(s), newConfigACL(s), newConfigTopics(s))
 }
 
 func newConfigCheck(s streams) *cobra.Command {

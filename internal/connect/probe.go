@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"slices"
 	"strings"
@@ -17,6 +18,7 @@ import (
 	"github.com/segmentio/kafka-go"
 
 	"github.com/churnstream/churnstream/internal/config"
+	"github.com/churnstream/churnstream/internal/kafkawire"
 )
 
 // probeTimeout is how long a cluster may take to answer at start before it is called unreachable.
@@ -29,10 +31,21 @@ type TopicSpec struct {
 	Configs map[string]string
 	// Partitions is how many it gets when it is created; 0: as many as create_topics says.
 	Partitions int
+	Needs      Needs
 }
 
 func (t TopicSpec) partitions(create config.CreateTopics) int {
 	return cmp.Or(t.Partitions, create.Partitions)
+}
+
+// settings are what it is created with: with three replicas a write counts when two have it.
+func (t TopicSpec) settings(create config.CreateTopics) map[string]string {
+	if create.ReplicationFactor < 3 {
+		return t.Configs
+	}
+	settings := map[string]string{"min.insync.replicas": "2"}
+	maps.Copy(settings, t.Configs)
+	return settings
 }
 
 // Probe asks the cluster for the topics, creates those that are missing when create says so, and returns their number
@@ -40,7 +53,10 @@ func (t TopicSpec) partitions(create config.CreateTopics) int {
 func Probe(ctx context.Context, brokers []string, transport *kafka.Transport, sasl config.SASL, topics []TopicSpec, create config.CreateTopics) (map[string]int, error) {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	client := &kafka.Client{Addr: kafka.TCP(brokers...), Transport: transport, Timeout: probeTimeout}
+	client, err := kafkawire.NewClient(kafkawire.Config{Brokers: brokers, ClientID: transport.ClientID, Transport: transport})
+	if err != nil {
+		return nil, err
+	}
 	names := make([]string, len(topics))
 	for i, t := range topics {
 		names[i] = t.Name
@@ -59,7 +75,7 @@ func Probe(ctx context.Context, brokers []string, transport *kafka.Transport, sa
 	if !create.Enabled {
 		return nil, missingError(missing, brokers, create)
 	}
-	if err := createTopics(ctx, client, missing, create); err != nil {
+	if err := createTopics(ctx, brokers, transport, missing, create); err != nil {
 		return nil, err
 	}
 	// The answer to CreateTopics does not mean that every broker knows the topic already.
@@ -84,55 +100,56 @@ const logins = 3
 
 // metadata repeats the request while the cluster is starting or unreachable, until ctx ends: a worker is often started
 // together with its broker.
-func metadata(ctx context.Context, client *kafka.Client, names []string, sasl config.SASL) (*kafka.MetadataResponse, error) {
+func metadata(ctx context.Context, client *kafkawire.Client, names []string, sasl config.SASL) (m kafkawire.Metadata, err error) {
 	for attempt := 1; ; attempt++ {
-		r, err := client.Metadata(ctx, &kafka.MetadataRequest{Topics: names})
-		if err == nil && len(r.Brokers) == 0 {
-			err = kafka.BrokerNotAvailable
+		if _, err = client.Versions(ctx, kafkawire.AnyBroker); err == nil && len(names) > 0 {
+			m, err = client.Metadata(ctx, names)
 		}
 		if err == nil {
-			return r, nil
+			return m, nil
 		}
 		var certificate *tls.CertificateVerificationError
 		var expired *expiredError
 		if errors.Is(err, kafka.SASLAuthenticationFailed) || errors.Is(err, kafka.UnsupportedSASLMechanism) ||
 			errors.As(err, &certificate) || errors.As(err, &expired) || strings.Contains(err.Error(), "tls:") {
-			return nil, err
+			return m, err
 		}
 		if sasl.Mechanism != "" && closed(err) && attempt >= logins {
-			return nil, err
+			return m, err
 		}
 		last := err
 		if wait(ctx, 250*time.Millisecond); ctx.Err() != nil {
-			return nil, last
+			return m, last
 		}
 	}
 }
 
-func partitions(meta *kafka.MetadataResponse, topics []TopicSpec) (counts map[string]int, missing []TopicSpec, err error) {
+func partitions(meta kafkawire.Metadata, topics []TopicSpec) (counts map[string]int, missing []TopicSpec, err error) {
 	counts = make(map[string]int, len(topics))
+	var faults []error
 	for _, spec := range topics {
-		i := slices.IndexFunc(meta.Topics, func(t kafka.Topic) bool { return t.Name == spec.Name })
+		topic, known := meta.Topics[spec.Name]
 		switch {
-		case i < 0 || errors.Is(meta.Topics[i].Error, kafka.UnknownTopicOrPartition) || errors.Is(meta.Topics[i].Error, kafka.LeaderNotAvailable):
+		case !known || errors.Is(topic.Err, kafka.UnknownTopicOrPartition) || errors.Is(topic.Err, kafka.LeaderNotAvailable):
 			missing = append(missing, spec)
-		case errors.Is(meta.Topics[i].Error, kafka.TopicAuthorizationFailed):
-			return nil, nil, fmt.Errorf("%s: not allowed to see topic %s: the login needs DESCRIBE on Topic:%s", spec.Key, spec.Name, spec.Name)
-		case meta.Topics[i].Error != nil:
-			return nil, nil, fmt.Errorf("%s: topic %s: %w", spec.Key, spec.Name, meta.Topics[i].Error)
+		case errors.Is(topic.Err, kafka.TopicAuthorizationFailed):
+			faults = append(faults, fmt.Errorf("%s: not allowed to see topic %s (or it does not exist): the login needs DESCRIBE on Topic:%s: %w", spec.Key, spec.Name, spec.Name, topic.Err))
+		case topic.Err != nil:
+			faults = append(faults, fmt.Errorf("%s: topic %s: %w", spec.Key, spec.Name, topic.Err))
 		default:
-			counts[spec.Name] = len(meta.Topics[i].Partitions)
+			counts[spec.Name] = len(topic.Partitions)
 		}
 	}
-	return counts, missing, nil
+	return counts, missing, errors.Join(faults...)
 }
 
 func missingError(missing []TopicSpec, brokers []string, create config.CreateTopics) error {
 	errs := make([]error, len(missing))
 	for i, t := range missing {
 		var options strings.Builder
-		for _, name := range sortedKeys(t.Configs) {
-			fmt.Fprintf(&options, " --config %s=%s", name, t.Configs[name])
+		settings := t.settings(create)
+		for _, name := range sortedKeys(settings) {
+			fmt.Fprintf(&options, " --config %s=%s", name, settings[name])
 		}
 		errs[i] = fmt.Errorf("%s: topic %s does not exist (or the login lacks DESCRIBE on it); create it with\n    kafka-topics.sh --bootstrap-server %s --create --topic %s --partitions %d --replication-factor %d%s\n  or set create_topics.enabled: true",
 			t.Key, t.Name, brokers[0], t.Name, t.partitions(create), create.ReplicationFactor, options.String())
@@ -140,12 +157,15 @@ func missingError(missing []TopicSpec, brokers []string, create config.CreateTop
 	return errors.Join(errs...)
 }
 
-func createTopics(ctx context.Context, client *kafka.Client, missing []TopicSpec, create config.CreateTopics) error {
+func createTopics(ctx context.Context, brokers []string, transport *kafka.Transport, missing []TopicSpec, create config.CreateTopics) error {
+	client, done := administration(brokers, transport)
+	defer done()
 	req := &kafka.CreateTopicsRequest{}
 	for _, t := range missing {
 		topic := kafka.TopicConfig{Topic: t.Name, NumPartitions: t.partitions(create), ReplicationFactor: create.ReplicationFactor}
-		for _, name := range sortedKeys(t.Configs) {
-			topic.ConfigEntries = append(topic.ConfigEntries, kafka.ConfigEntry{ConfigName: name, ConfigValue: t.Configs[name]})
+		settings := t.settings(create)
+		for _, name := range sortedKeys(settings) {
+			topic.ConfigEntries = append(topic.ConfigEntries, kafka.ConfigEntry{ConfigName: name, ConfigValue: settings[name]})
 		}
 		req.Topics = append(req.Topics, topic)
 	}

@@ -109,7 +109,7 @@ func TestProbeNamesEveryMissingTopicWithTheCommandThatCreatesIt(t *testing.T) {
 	}
 	for _, want := range []string{
 		"topics.scores: topic absent-1 does not exist", "topics.drift_state: topic absent-2 does not exist", "create_topics.enabled: true",
-		"kafka-topics.sh --bootstrap-server " + brokers[0] + " --create --topic absent-2 --partitions 6 --replication-factor 3 --config cleanup.policy=compact --config segment.ms=60000",
+		"kafka-topics.sh --bootstrap-server " + brokers[0] + " --create --topic absent-2 --partitions 6 --replication-factor 3 --config cleanup.policy=compact --config min.insync.replicas=2 --config segment.ms=60000",
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is not in:\n%v", want, err)

@@ -94,7 +94,7 @@ func (c *cachedToken) forget(refused Token) {
 func newOAuthSource(cfg config.OAuth) (TokenSource, error) {
 	if cfg.TokenFile != "" {
 		s := tokenFile{cfg.TokenFile}
-		_, err := s.Token(context.Background())
+		_, err := s.read()
 		return s, err
 	}
 	if _, err := config.Secret(cfg.ClientSecret, cfg.ClientSecretFile); err != nil {
@@ -109,7 +109,9 @@ func newOAuthSource(cfg config.OAuth) (TokenSource, error) {
 type tokenFile struct{ path string }
 
 // Token implements TokenSource.
-func (f tokenFile) Token(context.Context) (Token, error) {
+func (f tokenFile) Token(context.Context) (Token, error) { return f.read() }
+
+func (f tokenFile) read() (Token, error) {
 	text, err := os.ReadFile(f.path)
 	if err != nil {
 		return Token{}, fmt.Errorf("security.sasl.oauth.token_file: %w", err)

@@ -37,9 +37,11 @@ func Transport(clientID string, security config.Security) (*kafka.Transport, err
 		DialTimeout: dialTimeout,
 		IdleTimeout: 30 * time.Second,
 		Dial:        d.dial,
-		MetadataTTL: time.Second,
-		SASL:        mechanism,
-		Context:     context.Background(),
+		// Its own view of the topics is not used: an empty list keeps it from asking for all.
+		MetadataTopics: []string{},
+		MetadataTTL:    30 * time.Second,
+		SASL:           mechanism,
+		Context:        context.Background(),
 	}, nil
 }
 
@@ -61,4 +63,13 @@ func RegistryTLS(t config.RegistryTLS) (*tls.Config, error) {
 		return &newest.Certificates[0], nil
 	}
 	return settings, nil
+}
+
+// administration gives kafka-go's client for requests that need its view of the cluster, over connections of its own.
+func administration(brokers []string, transport *kafka.Transport) (client *kafka.Client, done func()) {
+	own := &kafka.Transport{
+		ClientID: transport.ClientID, DialTimeout: transport.DialTimeout, IdleTimeout: transport.IdleTimeout,
+		Dial: transport.Dial, TLS: transport.TLS, SASL: transport.SASL, MetadataTTL: time.Second, Context: transport.Context,
+	}
+	return &kafka.Client{Addr: kafka.TCP(brokers...), Transport: own, Timeout: probeTimeout}, own.CloseIdleConnections
 }

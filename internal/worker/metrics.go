@@ -16,18 +16,19 @@ const latencySample = 16
 
 // metrics are the worker's own collectors. Labels are resolved here, ahead of the loop, and never hold a customer id.
 type metrics struct {
-	events      prometheus.Counter
-	scores      prometheus.Counter
-	churn       prometheus.Counter
-	retain      prometheus.Counter
-	deadLetters map[schemas.ErrorClass]prometheus.Counter
-	batches     prometheus.Counter
-	floods      prometheus.Counter
-	restarts    prometheus.Counter
-	missing     map[string]prometheus.Counter // by input
-	unseen      map[string]prometheus.Counter // by input
-	latency     prometheus.Histogram
-	stages      stageTimes
+	events        prometheus.Counter
+	scores        prometheus.Counter
+	churn         prometheus.Counter
+	retain        prometheus.Counter
+	deadLetters   map[schemas.ErrorClass]prometheus.Counter
+	batches       prometheus.Counter
+	floods        prometheus.Counter
+	topicFindings prometheus.Gauge
+	restarts      prometheus.Counter
+	missing       map[string]prometheus.Counter // by input
+	unseen        map[string]prometheus.Counter // by input
+	latency       prometheus.Histogram
+	stages        stageTimes
 }
 
 func newMetrics(reg prometheus.Registerer, model *scoring.Model) *metrics {
@@ -74,9 +75,10 @@ func newMetrics(reg prometheus.Registerer, model *scoring.Model) *metrics {
 		m.missing[input.Name] = missing.WithLabelValues(input.Name)
 		m.unseen[input.Name] = unseen.WithLabelValues(input.Name)
 	}
+	m.topicFindings = prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "churnstream", Name: "topic_findings", Help: "Faults of the topics' settings that the check at the start found; the log has each with the command that mends it."})
 	gauges("model_info", "The loaded model; always 1.", "name", "version", "digest", "variant").
 		WithLabelValues(model.Name(), model.Version(), model.Digest(), "champion").Set(1)
-	reg.MustRegister(m.events, m.scores, m.batches, m.floods, m.restarts, m.latency)
+	reg.MustRegister(m.events, m.scores, m.batches, m.floods, m.topicFindings, m.restarts, m.latency)
 	return m
 }
 

@@ -23,17 +23,17 @@ import (
 func Topics(cfg config.Config) []connect.TopicSpec {
 	topics := []connect.TopicSpec{
 		{Name: cfg.Topics.Events, Key: "topics.events"},
-		{Name: cfg.Topics.Scores, Key: "topics.scores"},
-		{Name: cfg.Topics.DeadLetters, Key: "topics.dead_letters"},
+		{Name: cfg.Topics.Scores, Key: "topics.scores", Needs: connect.Needs{MessageBytes: cfg.Produce.MaxBatchBytes, EventsOf: cfg.Topics.Events}},
+		{Name: cfg.Topics.DeadLetters, Key: "topics.dead_letters", Needs: connect.Needs{MessageBytes: cfg.Produce.MaxBatchBytes, WholeOf: cfg.Topics.Events}},
 	}
 	if cfg.Drift.Enabled {
 		topics = append(
 			topics,
-			connect.TopicSpec{Name: cfg.Topics.DriftState, Key: "topics.drift_state", Partitions: statePartitions(cfg), Configs: map[string]string{
+			connect.TopicSpec{Name: cfg.Topics.DriftState, Key: "topics.drift_state", Partitions: statePartitions(cfg), Needs: connect.Needs{Compact: true, MessageBytes: cfg.Produce.MaxBatchBytes}, Configs: map[string]string{
 				"cleanup.policy": "compact", "segment.bytes": "4194304", "min.cleanable.dirty.ratio": "0.1", "max.compaction.lag.ms": "600000",
 			}},
 			// The newest alert of a feature is the memory of its alarm, whatever its age; a week of history stays beside it.
-			connect.TopicSpec{Name: cfg.Topics.DriftAlerts, Key: "topics.drift_alerts", Configs: map[string]string{
+			connect.TopicSpec{Name: cfg.Topics.DriftAlerts, Key: "topics.drift_alerts", Needs: connect.Needs{Compact: true}, Configs: map[string]string{
 				"cleanup.policy": "compact", "min.compaction.lag.ms": "604800000",
 			}},
 		)
@@ -46,6 +46,19 @@ func Topics(cfg config.Config) []connect.TopicSpec {
 // 1.5 MB of buckets at the default window, which are read whole when a partition changes hands.
 func statePartitions(cfg config.Config) int {
 	return (cfg.CreateTopics.Partitions + 15) / 16
+}
+
+// checkTopics tells what is wrong with the topics, beside the work: none of it keeps a worker from starting.
+func (w *Worker) checkTopics(ctx context.Context) {
+	findings, err := connect.CheckTopics(ctx, w.cfg.Brokers, w.transport, Topics(w.cfg))
+	if err != nil {
+		w.log.Info().Err(err).Msg("the topics' settings are not checked")
+		return
+	}
+	w.metrics.topicFindings.Set(float64(len(findings)))
+	for _, f := range findings {
+		w.log.Warn().Str("topic", f.Topic).Str("key", f.Key).Str("command", f.Command).Msg("topic " + f.Topic + ": " + f.Problem)
+	}
 }
 
 // Validate reports every value that a part of the worker would refuse, each with its key. It contacts nobody.

@@ -185,7 +185,7 @@ func (w *Worker) Run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil // the end was asked for before the start was over
 		}
-		return err
+		return connect.NameMissingRight(err, w.cfg.Security)
 	}
 	defer w.client.CloseIdleConnections()
 	work, abandon := context.WithCancel(context.WithoutCancel(ctx))
@@ -203,6 +203,10 @@ func (w *Worker) Run(ctx context.Context) error {
 	w.group.Go(func() error { return w.fetcher.Run(w.work) })
 	w.group.Go(func() error { return w.restoring.Run(w.work) })
 	w.group.Go(func() error { return newWaitLog(w).run(w.work) })
+	w.group.Go(func() error {
+		w.checkTopics(w.work)
+		return nil
+	})
 	if w.shared != nil {
 		w.group.Go(func() error { return w.shared.Run(w.work) })
 	}
@@ -210,7 +214,7 @@ func (w *Worker) Run(ctx context.Context) error {
 		defer abandon() // the partitions are given back: the fetcher may end
 		return w.membership.Run(member)
 	})
-	err := w.group.Wait()
+	err := connect.NameMissingRight(w.group.Wait(), w.cfg.Security)
 	if errors.Is(err, context.Canceled) {
 		err = nil
 	}
