@@ -122,8 +122,9 @@ func RunPlainLoop(ctx context.Context, cfg config.Config) error {
 	if err != nil {
 		return err
 	}
+	transport.MetadataTopics, transport.MetadataTTL = nil, time.Second // the Writer goes by the transport's view of the topics
 	reader := kafka.NewReader(kafka.ReaderConfig{
-		Brokers: cfg.Brokers, Dialer: &kafka.Dialer{ClientID: cfg.ClientID, TLS: transport.TLS, SASLMechanism: transport.SASL},
+		Brokers: cfg.Brokers, Dialer: &kafka.Dialer{ClientID: cfg.ClientID, DialFunc: transport.Dial, SASLMechanism: transport.SASL},
 		GroupID: cfg.Group.ID, Topic: cfg.Topics.Events, StartOffset: kafka.FirstOffset,
 		MaxBytes: cfg.Fetch.MaxBytes, MaxWait: cfg.Fetch.MaxWait.Std(), QueueCapacity: plainBatch * partitions,
 	})
