@@ -134,7 +134,6 @@ func (t *Transactional) Commit(ctx context.Context, m Member, offsets []Offset) 
 func (t *Transactional) commit(ctx context.Context, limit time.Time, m Member, offsets []Offset) error {
 	steps, clock := &t.metrics.steps, stepClock(time.Now())
 	if t.state == inTransaction {
-		var offsetsTook time.Duration
 		if t.records.pending() {
 			t.begun = true
 			if err := t.protocol.addPartitions(ctx, limit); err != nil {
@@ -155,9 +154,8 @@ func (t *Transactional) commit(ctx context.Context, limit time.Time, m Member, o
 				return err
 			}
 			t.offsetsSent = true
-			offsetsTook = clock.observe(steps.offsets)
+			clock.observe(steps.offsets)
 		}
-		t.protocol.learn(t.firstProduce, offsetsTook)
 		t.state = committingTransaction
 	}
 	if err := t.end(ctx, limit, true); err != nil {
@@ -170,12 +168,10 @@ func (t *Transactional) commit(ctx context.Context, limit time.Time, m Member, o
 // stepClock is the time at which a step began.
 type stepClock time.Time
 
-func (c *stepClock) observe(step prometheus.Observer) time.Duration {
+func (c *stepClock) observe(step prometheus.Observer) {
 	now := time.Now()
-	took := now.Sub(time.Time(*c))
-	step.Observe(took.Seconds())
+	step.Observe(now.Sub(time.Time(*c)).Seconds())
 	*c = stepClock(now)
-	return took
 }
 
 // Abort implements Publisher. After an error it also restores the producer, without fencing a newer one. In
@@ -243,7 +239,6 @@ func (t *Transactional) Close() error {
 // finish makes ready for the next transaction.
 func (t *Transactional) finish() {
 	t.records.reset()
-	t.firstProduce = 0
 	t.begun, t.offsetsSent, t.newEpoch, t.cause = false, false, false, nil
 	t.state = ready
 	if t.protocol != nil {
@@ -331,7 +326,7 @@ func (t *Transactional) choose(ctx context.Context, broker int32) error {
 		return err
 	}
 	if versions.FinalizedFeature("transaction.version") >= 2 && t.cfg.TransactionVersion != 1 {
-		t.protocol, t.versions = &implicit{spacing: newSpacing()}, transactionVersion2
+		t.protocol, t.versions = &implicit{completion: completion{s: &t.session, limit: lastLook}}, transactionVersion2
 	} else {
 		t.protocol, t.versions = newExplicit(&t.session), transactionVersion1
 	}
@@ -450,21 +445,20 @@ var (
 type transactionProtocol interface {
 	addPartitions(ctx context.Context, limit time.Time) error
 	addGroup(ctx context.Context, limit time.Time, group string) error
-	rest(ctx context.Context) error       // returns when records may be sent; addPartitions waits too
-	learn(produce, offsets time.Duration) // the time of the first Produce and of the offsets
+	rest(ctx context.Context) error // returns when records may be sent; addPartitions waits too
 	ended()
 }
 
 // implicit is transaction version 2: there is nothing to tell, but Produce must not come too early.
-type implicit struct{ spacing spacing }
+type implicit struct{ completion completion }
 
-func (i *implicit) addPartitions(ctx context.Context, _ time.Time) error { return i.spacing.wait(ctx) }
-func (i *implicit) addGroup(context.Context, time.Time, string) error    { return nil }
-func (i *implicit) rest(ctx context.Context) error                       { return i.spacing.wait(ctx) }
+func (i *implicit) addPartitions(ctx context.Context, _ time.Time) error {
+	return i.completion.wait(ctx)
+}
+func (i *implicit) addGroup(context.Context, time.Time, string) error { return nil }
+func (i *implicit) rest(ctx context.Context) error                    { return i.completion.wait(ctx) }
 
-func (i *implicit) learn(produce, offsets time.Duration) { i.spacing.learn(produce, offsets) }
-
-func (i *implicit) ended() { i.spacing.transactionEnded(time.Now()) }
+func (i *implicit) ended() { i.completion.transactionEnded() }
 
 // explicit is the older protocol: AddPartitionsToTxn before Produce, AddOffsetsToTxn before TxnOffsetCommit.
 type explicit struct {
@@ -484,8 +478,6 @@ func newExplicit(s *session) *explicit {
 }
 
 func (e *explicit) rest(context.Context) error { return nil }
-
-func (e *explicit) learn(time.Duration, time.Duration) {}
 
 func (e *explicit) ended() { e.addedPartitions, e.addedGroup = 0, "" }
 
