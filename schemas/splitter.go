@@ -47,7 +47,8 @@ func (s *Splitter) Split(b, key []byte) (event, id, rest []byte, err error) {
 	x := numbers[0]
 	switch {
 	case categories[0] != nil:
-		id = append(key, categories[0]...)
+		id = key
+		id = append(id, categories[0]...)
 	case x == math.Trunc(x) && math.Abs(x) <= maxExact:
 		id = strconv.AppendInt(key, int64(x), 10)
 	default:

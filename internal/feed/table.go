@@ -38,12 +38,12 @@ type rowReader interface {
 
 // table makes events of rows: the key column becomes the key, the declared inputs the Avro value.
 type table struct {
-	reader   rowReader
-	encoder  *schemas.Encoder
-	frame    []byte // names the schema
-	key      string
-	rows     *schemas.Rows // one at a time
-	value    []byte
+	reader  rowReader
+	encoder *schemas.Encoder
+	frame   []byte // names the schema
+	key     string
+	rows    *schemas.Rows // one at a time
+	value   []byte
 }
 
 func newTable(reader rowReader, contract schemas.Contract, frame []byte, key string) (Source, error) {
