@@ -35,18 +35,64 @@ type explanation struct {
 }
 
 type explainedSplit struct {
-	node      int32 // in Tree.Nodes
-	feature   int32
-	left      int32 // index of a split, or ^node of a leaf
-	right     int32
-	before    int32   // 2·split + side of the last edge above on the same feature; -1: none
-	z         float64 // product of the ratios of the edges above on the same feature
-	leftRate  float64 // cover of the child over the cover of the node
-	rightRate float64
+	z          float64 // product of the ratios of the edges above on the same feature
+	leftRate   float64 // cover of the child over the cover of the node
+	rightRate  float64
+	leftValue  float64 // of a child that is a leaf with one number
+	rightValue float64
+	threshold  int64 // key that the view is compared with
+	slot       int32 // the view; -1: the node itself has to be asked
+	node       int32 // in Tree.Nodes
+	feature    int32
+	left       int32 // index of a split, or ^node of a leaf
+	right      int32
+	before     int32 // 2·split + side of the last edge above on the same feature; -1: none
+}
+
+// viewer collects the views that splits look at, as forest does but for one row and any number of them.
+type viewer struct {
+	precision Precision
+	slots     []slot
+	known     map[slot]int32
+}
+
+// of gives the view and the threshold of a split, -1 for a split that no threshold can express.
+func (v *viewer) of(n *Node) (int32, int64) {
+	var s slot
+	var threshold int64
+	var ok bool
+	if v.precision == Float32 {
+		var narrow int32
+		narrow, s, ok = lower[int32](n)
+		threshold = int64(narrow)
+	} else {
+		threshold, s, ok = lower[int64](n)
+	}
+	if !ok {
+		return -1, 0
+	}
+	at, seen := v.known[s]
+	if !seen {
+		at = int32(len(v.slots))
+		v.known[s] = at
+		v.slots = append(v.slots, s)
+	}
+	return at, threshold
+}
+
+// look writes the views of a row.
+func (v *viewer) look(e *Ensemble, row []float64, to []int64) {
+	for i, s := range v.slots {
+		if v.precision == Float32 {
+			to[i] = int64(look[int32](e, s.view, row[s.feature]))
+		} else {
+			to[i] = look[int64](e, s.view, row[s.feature])
+		}
+	}
 }
 
 // explain prepares one tree.
-func explain(t *Tree) (explanation, error) {
+func explain(t *Tree, views *viewer) (explanation, error) {
 	if len(t.Linear) > 0 {
 		return explanation{}, errors.New("contributions of linear leaves are not defined")
 	}
@@ -84,7 +130,11 @@ func explain(t *Tree) (explanation, error) {
 				return x, fmt.Errorf("node %d: its cover or that of a child is %v, not a number from 0", v.node, c)
 			}
 		}
-		s := explainedSplit{node: v.node, feature: n.Feature, left: ^n.Left, right: ^n.Right, before: -1, z: 1}
+		s := explainedSplit{
+			node: v.node, feature: n.Feature, left: ^n.Left, right: ^n.Right, before: -1, z: 1,
+			leftValue: left.Value, rightValue: right.Value,
+		}
+		s.slot, s.threshold = views.of(n)
 		if n.Cover > 0 {
 			s.leftRate, s.rightRate = left.Cover/n.Cover, right.Cover/n.Cover
 		}
@@ -185,19 +235,24 @@ func (e *Engine) Contributions(row, out []float64, s *Scratch) {
 	m := &e.ensemble
 	row, out = row[:m.Features], out[:m.Outputs*m.Features]
 	clear(out)
+	s.views = grow(s.views, len(e.viewer.slots))
+	e.viewer.look(m, row, s.views)
 	for i := range m.Trees {
 		t, x := &m.Trees[i], &e.explained[i]
 		if len(x.splits) == 0 {
 			continue
 		}
 		s.directions(m, t, x, row)
-		if len(t.Vectors) > 0 {
+		switch {
+		case len(t.Vectors) > 0:
 			for k := range m.Outputs {
 				s.contribute(e, t, x, k, out[k*m.Features:(k+1)*m.Features])
 			}
-			continue
+		case x.points <= 4:
+			s.contributeQuads(&e.quads[x.points-1], x, out[t.Output*m.Features:(t.Output+1)*m.Features])
+		default:
+			s.contribute(e, t, x, t.Output, out[t.Output*m.Features:(t.Output+1)*m.Features])
 		}
-		s.contribute(e, t, x, t.Output, out[t.Output*m.Features:(t.Output+1)*m.Features])
 	}
 	if m.Divisor != 0 {
 		for i := range out {
@@ -208,19 +263,24 @@ func (e *Engine) Contributions(row, out []float64, s *Scratch) {
 
 // directions notes which edges the row takes, together with all edges above on the same feature.
 func (s *Scratch) directions(m *Ensemble, t *Tree, x *explanation, row []float64) {
-	s.taken = grow(s.taken, len(x.splits))
+	taken := grow(s.taken, len(x.splits))
+	s.taken = taken
 	for i := range x.splits {
 		sp := &x.splits[i]
-		s.taken[i] = 0
-		if sp.before >= 0 && s.taken[sp.before>>1]>>(sp.before&1)&1 == 0 {
-			continue
+		right := uint8(0)
+		if sp.slot < 0 {
+			n := &t.Nodes[sp.node]
+			if t.next(n, m.input(row[n.Feature])) == n.Right {
+				right = 1
+			}
+		} else if s.views[sp.slot] > sp.threshold {
+			right = 1
 		}
-		n := &t.Nodes[sp.node]
-		if t.next(n, m.input(row[n.Feature])) == n.Left {
-			s.taken[i] = 1
-		} else {
-			s.taken[i] = 2
+		side := 1 + right
+		if sp.before >= 0 && taken[sp.before>>1]>>(sp.before&1)&1 == 0 {
+			side = 0
 		}
+		taken[i] = side
 	}
 }
 
@@ -229,6 +289,97 @@ func grow[T any](s []T, n int) []T {
 		return make([]T, n)
 	}
 	return s[:n]
+}
+
+// quad is a number at each of up to four points of the quadrature.
+type quad struct{ a, b, c, d float64 }
+
+func (p quad) times(q quad) quad { return quad{p.a * q.a, p.b * q.b, p.c * q.c, p.d * q.d} }
+func (p quad) plus(q quad) quad  { return quad{p.a + q.a, p.b + q.b, p.c + q.c, p.d + q.d} }
+func (p quad) scaled(x float64) quad {
+	return quad{p.a * x, p.b * x, p.c * x, p.d * x}
+}
+func (p quad) sum() float64 { return (p.a + p.b) + (p.c + p.d) }
+
+// quadrature is the points, their distances to 1 and their weights. Points that are not needed have
+// weight 0.
+type quadrature struct{ point, rest, weight quad }
+
+func newQuadrature(points, weights []float64) quadrature {
+	var p, w [4]float64
+	for i := range p {
+		p[i] = 0.5
+	}
+	copy(p[:], points)
+	copy(w[:], weights)
+	return quadrature{
+		quad{p[0], p[1], p[2], p[3]}, quad{1 - p[0], 1 - p[1], 1 - p[2], 1 - p[3]}, quad{w[0], w[1], w[2], w[3]},
+	}
+}
+
+// quadState is what is known of a split while its tree is explained.
+type quadState struct {
+	above       quad // product of the edges above, those on the split's feature left out
+	inverse     quad // of the factor of the last edge above on the split's feature
+	left, right quad // factors of the edges
+	below       quad // sum over the leaves below
+	on          bool // the row takes all edges above on the split's feature
+}
+
+// contributeQuads is contribute with up to four points and leaves of one number.
+func (s *Scratch) contributeQuads(q *quadrature, x *explanation, out []float64) {
+	splits := x.splits
+	states := grow(s.quads, len(splits))
+	s.quads = states
+	taken := s.taken[:len(splits)]
+	one := quad{1, 1, 1, 1}
+	states[0].above = one
+	for i := range splits {
+		sp, st := &splits[i], &states[i]
+		switch {
+		case sp.before < 0:
+			st.on = true
+			st.inverse = one
+		case taken[i] == 0:
+			st.on = false
+			st.left, st.right = one.scaled(sp.leftRate), one.scaled(sp.rightRate)
+		default:
+			st.on = true
+			f := q.point.plus(q.rest.scaled(sp.z))
+			st.inverse = quad{1 / f.a, 1 / f.b, 1 / f.c, 1 / f.d}
+			st.above = st.above.times(st.inverse)
+		}
+		if st.on {
+			left := float64(taken[i] & 1)
+			st.left = q.point.scaled(left).plus(q.rest.scaled(sp.z * sp.leftRate))
+			st.right = q.point.scaled(1 - left).plus(q.rest.scaled(sp.z * sp.rightRate))
+		}
+		if sp.left >= 0 {
+			states[sp.left].above = st.above.times(st.left)
+		}
+		if sp.right >= 0 {
+			states[sp.right].above = st.above.times(st.right)
+		}
+	}
+	for i := len(splits) - 1; i >= 0; i-- {
+		sp, st := &splits[i], &states[i]
+		left, right := one.scaled(sp.leftValue), one.scaled(sp.rightValue)
+		if sp.left >= 0 {
+			left = states[sp.left].below
+		}
+		if sp.right >= 0 {
+			right = states[sp.right].below
+		}
+		below := st.left.times(left).plus(st.right.times(right))
+		if !st.on {
+			st.below = below
+			continue
+		}
+		st.below = below.times(st.inverse)
+		on := float64(taken[i] & 1)
+		gain := left.scaled(on - sp.leftRate).plus(right.scaled(1 - on - sp.rightRate))
+		out[sp.feature] += gain.times(st.above).times(st.inverse).times(q.weight).sum() * sp.z
+	}
 }
 
 func (s *Scratch) contribute(e *Engine, t *Tree, x *explanation, output int, out []float64) {

@@ -2,15 +2,19 @@ package trees
 
 import (
 	"fmt"
-	"math"
 )
 
 // Engine computes the margins of one ensemble. It is immutable and may be shared by goroutines.
 type Engine struct {
-	ensemble  Ensemble
+	ensemble Ensemble
+	single   *forest[int32] // the trees that compare float32
+	double   *forest[int64] // or float64
+
 	explained []explanation
+	viewer    viewer
 	points    [][]float64 // of the quadrature with n+1 points
 	weights   [][]float64
+	quads     []quadrature
 	bias      []float64
 	opaque    error // why there are no contributions
 }
@@ -18,8 +22,13 @@ type Engine struct {
 // Scratch is the memory that an engine works in. It belongs to one goroutine; the zero value is
 // ready and grows once.
 type Scratch struct {
+	single []int32 // views of the inputs of lanes rows, slot by slot
+	double []int64
+
+	views        []int64   // views of one row
 	taken        []uint8   // for each split, bit 0 or 1: the side that the row takes
 	above, below []float64 // for each split and point: products of edges above, sums over leaves below
+	quads        []quadState
 }
 
 // Compile checks the ensemble and prepares it for scoring. The engine keeps references to its
@@ -29,18 +38,81 @@ func Compile(e Ensemble) (*Engine, error) {
 		return nil, err
 	}
 	engine := &Engine{ensemble: e}
+	if e.Input == Float32 {
+		engine.single = flatten[int32](&engine.ensemble)
+	} else {
+		engine.double = flatten[int64](&engine.ensemble)
+	}
 	engine.prepareContributions()
 	return engine, nil
+}
+
+// Features is the number of inputs of a row.
+func (e *Engine) Features() int { return e.ensemble.Features }
+
+// Outputs is the number of margins of a row.
+func (e *Engine) Outputs() int { return e.ensemble.Outputs }
+
+// Margins computes the margins of n rows. rows has n × Features numbers, row after row, NaN where a
+// value is missing; out gets n × Outputs. It panics when a slice is shorter than that.
+func (e *Engine) Margins(rows []float64, n int, out []float64, s *Scratch) {
+	features, outputs := e.ensemble.Features, e.ensemble.Outputs
+	rows, out = rows[:n*features], out[:n*outputs]
+	e.begin(out)
+	for first := 0; first < n; first += blockRows {
+		last := min(n, first+blockRows)
+		if e.single != nil {
+			s.single = e.single.margins(&e.ensemble, rows[first*features:last*features], last-first, out[first*outputs:last*outputs], s.single)
+		} else {
+			s.double = e.double.margins(&e.ensemble, rows[first*features:last*features], last-first, out[first*outputs:last*outputs], s.double)
+		}
+	}
+	e.finish(out)
+}
+
+// begin writes what the sums start from.
+func (e *Engine) begin(out []float64) {
+	m := &e.ensemble
+	if m.Base == nil || m.BaseLast {
+		clear(out)
+		return
+	}
+	if len(m.Base) == 1 {
+		base := m.Sum.round(m.Base[0])
+		for i := range out {
+			out[i] = base
+		}
+		return
+	}
+	for i := range out {
+		out[i] = m.Sum.round(m.Base[i%m.Outputs])
+	}
+}
+
+// finish makes margins of the sums.
+func (e *Engine) finish(out []float64) {
+	m := &e.ensemble
+	if m.Divisor != 0 && m.Divisor != 1 {
+		for i := range out {
+			out[i] = m.Sum.round(out[i] / m.Divisor)
+		}
+	}
+	if m.Base != nil && m.BaseLast {
+		for i := range out {
+			out[i] = m.Sum.round(out[i] + m.Sum.round(m.Base[i%m.Outputs]))
+		}
+	}
 }
 
 // prepareContributions readies the trees for Contributions, or notes why there are none.
 func (e *Engine) prepareContributions() {
 	m := &e.ensemble
 	e.bias = make([]float64, m.Outputs)
+	e.viewer = viewer{precision: m.Input, known: map[slot]int32{}}
 	most := 0
 	for i := range m.Trees {
 		t := &m.Trees[i]
-		x, err := explain(t)
+		x, err := explain(t, &e.viewer)
 		if err != nil {
 			e.opaque, e.explained, e.bias = fmt.Errorf("tree %d: %w", i, err), nil, nil
 			return
@@ -56,6 +128,9 @@ func (e *Engine) prepareContributions() {
 	for n := range most {
 		points, weights := legendre(n + 1)
 		e.points, e.weights = append(e.points, points), append(e.weights, weights)
+		if n < 4 {
+			e.quads = append(e.quads, newQuadrature(points, weights))
+		}
 	}
 	for k := range e.bias {
 		switch {
@@ -76,74 +151,9 @@ func (e *Ensemble) divided(x float64) float64 {
 	return x / e.Divisor
 }
 
-// Features is the number of inputs of a row.
-func (e *Engine) Features() int { return e.ensemble.Features }
-
-// Outputs is the number of margins of a row.
-func (e *Engine) Outputs() int { return e.ensemble.Outputs }
-
-// Margins computes the margins of n rows. rows has n × Features numbers, row after row, NaN where a
-// value is missing; out gets n × Outputs. It panics when a slice is shorter than that.
-func (e *Engine) Margins(rows []float64, n int, out []float64, _ *Scratch) {
-	features, outputs := e.ensemble.Features, e.ensemble.Outputs
-	rows, out = rows[:n*features], out[:n*outputs]
-	for i := range n {
-		e.margins(rows[i*features:(i+1)*features], out[i*outputs:(i+1)*outputs])
-	}
-}
-
-func (e *Engine) margins(row, out []float64) {
-	m := &e.ensemble
-	clear(out)
-	if !m.BaseLast {
-		copy(out, m.Base)
-	}
-	for i := range m.Trees {
-		t := &m.Trees[i]
-		n := &t.Nodes[0]
-		for n.Left >= 0 {
-			n = &t.Nodes[t.next(n, m.input(row[n.Feature]))]
-		}
-		switch {
-		case len(t.Vectors) > 0:
-			for k, v := range t.Vectors[int(n.Leaf)*m.Outputs : (int(n.Leaf)+1)*m.Outputs] {
-				out[k] = m.Sum.round(out[k] + m.Sum.round(v))
-			}
-		case len(t.Linear) > 0:
-			out[t.Output] = m.Sum.round(out[t.Output] + m.Sum.round(t.Linear[n.Leaf].at(row, n.Value, m.TinyIsZero)))
-		default:
-			out[t.Output] = m.Sum.round(out[t.Output] + m.Sum.round(n.Value))
-		}
-	}
-	for k := range out {
-		if m.Divisor != 0 {
-			out[k] = m.Sum.round(out[k] / m.Divisor)
-		}
-		if m.BaseLast && m.Base != nil {
-			out[k] = m.Sum.round(out[k] + m.Base[k])
-		}
-	}
-}
-
 func (p Precision) round(x float64) float64 {
 	if p == Float32 {
 		return float64(float32(x))
 	}
 	return x
-}
-
-// at is the leaf's value at a row.
-func (l *LinearLeaf) at(row []float64, fallback float64, tinyIsZero bool) float64 {
-	sum := l.Constant
-	for i, f := range l.Features {
-		x := row[f]
-		if math.IsNaN(x) {
-			return fallback
-		}
-		if tinyIsZero && tiny(x) {
-			x = 0
-		}
-		sum += float64(l.Coefficients[i] * x)
-	}
-	return sum
 }

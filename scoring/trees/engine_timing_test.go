@@ -1,0 +1,111 @@
+//go:build unix
+
+package trees
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// processorTime is what this process has used so far: on a busy machine it says more than a clock.
+func processorTime(b *testing.B) time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// full makes an ensemble of complete trees over float32 inputs, as XGBoost grows them.
+func full(count, depth, features int, precision Precision) Ensemble {
+	random := rand.New(rand.NewPCG(3, 4))
+	e := Ensemble{Features: features, Outputs: 1, Input: precision, Sum: precision, Base: []float64{0.25}}
+	for range count {
+		var t Tree
+		var grow func(depth int, cover float64) int32
+		grow = func(depth int, cover float64) int32 {
+			i := int32(len(t.Nodes))
+			n := Node{Left: -1, Right: -1, Cover: cover, Value: precision.round(random.NormFloat64() / 10)}
+			t.Nodes = append(t.Nodes, n)
+			if depth > 0 {
+				n.Feature, n.Kind, n.MissingLeft = int32(random.IntN(features)), Less, random.IntN(2) == 0
+				n.Threshold = precision.round(random.NormFloat64() / 2)
+				share := 0.2 + 0.6*random.Float64()
+				n.Left = grow(depth-1, share*cover)
+				n.Right = grow(depth-1, cover-share*cover)
+				t.Nodes[i] = n
+			}
+			return i
+		}
+		grow(depth, 10000)
+		e.Trees = append(e.Trees, t)
+	}
+	return e
+}
+
+func gaussianRows(n, features int) []float64 {
+	random := rand.New(rand.NewPCG(5, 6))
+	rows := make([]float64, n*features)
+	for i := range rows {
+		rows[i] = random.NormFloat64()
+	}
+	return rows
+}
+
+// BenchmarkMargins is the cost of a row of 20 inputs, which goes round among 1024.
+func BenchmarkMargins(b *testing.B) {
+	const features, distinct = 20, 1024
+	rows := gaussianRows(distinct, features)
+	for _, c := range []struct {
+		name         string
+		count, depth int
+		precision    Precision
+	}{{"100x6", 100, 6, Float32}, {"100x6-double", 100, 6, Float64}, {"500x8", 500, 8, Float32}} {
+		engine, err := Compile(full(c.count, c.depth, features, c.precision))
+		if err != nil {
+			b.Fatal(err)
+		}
+		for _, batch := range []int{1, 64, 1024} {
+			b.Run(fmt.Sprintf("%s/batch=%d", c.name, batch), func(b *testing.B) {
+				var s Scratch
+				out := make([]float64, batch)
+				b.ReportAllocs()
+				done, before := 0, processorTime(b)
+				for b.Loop() {
+					at := done % (distinct / batch) * batch
+					engine.Margins(rows[at*features:(at+batch)*features], batch, out, &s)
+					done++
+				}
+				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(done*batch), "ns/row")
+				b.ReportMetric(float64(processorTime(b)-before)/float64(done*batch), "cpu-ns/row")
+			})
+		}
+	}
+}
+
+// BenchmarkContributions is the cost of the exact contributions to one row of 20 inputs.
+func BenchmarkContributions(b *testing.B) {
+	const features, distinct = 20, 1024
+	rows := gaussianRows(distinct, features)
+	for _, depth := range []int{6, 8} {
+		engine, err := Compile(full(100, depth, features, Float32))
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Run(fmt.Sprintf("100x%d", depth), func(b *testing.B) {
+			var s Scratch
+			out := make([]float64, features)
+			b.ReportAllocs()
+			done, before := 0, processorTime(b)
+			for b.Loop() {
+				at := done % distinct
+				engine.Contributions(rows[at*features:(at+1)*features], out, &s)
+				done++
+			}
+			b.ReportMetric(float64(processorTime(b)-before)/float64(done), "cpu-ns/row")
+		})
+	}
+}
