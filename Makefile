@@ -73,6 +73,10 @@ fuzz: ## Run every fuzz target (FUZZ=pattern, FUZZTIME=30s each)
 bench: ## Run the benchmarks (BENCH=pattern, BENCHTIME=1s, BENCH_COUNT=n)
 	go test -run '^$$' -bench '$(BENCH)' -benchmem -benchtime=$(BENCHTIME) -count=$(BENCH_COUNT) ./...
 
+.PHONY: drift-sim
+drift-sim: ## Simulate false alarms and delays of the drift rule beside others; minutes (SIM=-long: the table of docs/drift.md, hours)
+	go run ./internal/driftsim $(SIM)
+
 .PHONY: bench-peers
 bench-peers: ## Compare with franz-go and Kafka Streams (PEERS='--events 1000000 ...'); needs Java and Maven, half an hour
 	bench/peers/run.sh $(PEERS)

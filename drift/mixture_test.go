@@ -9,7 +9,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// Values by 200 halvings of the part, in double precision; testdata/oracle.py computes them with mpmath, too.
+// Values by 200 halvings of the part, in double precision.
 func TestMixtureEqualsItsVectors(t *testing.T) {
 	reference := AppendShares(nil, []uint64{1225, 1225, 1225, 1225, 1225, 1225, 1225, 1225, 150, 0, 25, 25})
 	tilted := []uint64{70, 70, 80, 100, 140, 180, 230, 300, 60, 30, 5, 2}

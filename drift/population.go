@@ -292,8 +292,8 @@ func (p *Population) judge(feature int, windows, whole []*Window) Finding {
 			judgement := p.rule.Judge(counts, f.Shares, groups, customers)
 			j = &judgement
 		}
-		if p.rule.canEnd(j, len(f.Labels)) {
-			finding.End, finding.EndWindow, finding.Calm = j, w, p.rule.calm(j)
+		if calm, known := p.rule.Calm(j, len(f.Labels)); known {
+			finding.End, finding.EndWindow, finding.Calm = j, w, calm
 			break
 		}
 	}

@@ -136,12 +136,12 @@ func (r *Rule) Judge(counts []uint64, reference []float64, groups *Groups, refer
 // dominant is the share of one customer group from which on it outweighs the rest: sixty-four groups have 1.6% each.
 const dominant = 0.1
 
-// canEnd says whether the judgement rests on customers enough to end an alarm, and calm whether it does end it.
-func (r *Rule) canEnd(j *Judgement, places int) bool {
-	return !math.IsNaN(j.PSI) && j.Customers >= r.cfg.CalmCustomersAPlace*float64(places)
+// Calm says whether a judgement on so many places speaks for the end of an alarm; known is false if it rests on too few
+// customers to say so.
+func (r *Rule) Calm(j *Judgement, places int) (calm, known bool) {
+	known = !math.IsNaN(j.PSI) && j.Customers >= r.cfg.CalmCustomersAPlace*float64(places)
+	return known && j.PSI < r.cfg.Calm*r.cfg.Shift, known
 }
-
-func (r *Rule) calm(j *Judgement) bool { return j.PSI < r.cfg.Calm*r.cfg.Shift }
 
 // YearsByChance is after how many years, on average, chance gives at least this evidence once, over everything that is
 // asked.

@@ -1,0 +1,217 @@
+package main
+
+import (
+	"time"
+
+	"github.com/churnstream/churnstream/drift"
+)
+
+// The rules that are compared, each on the same stream.
+const (
+	evidenceRule = iota // the one of package drift
+	fixedRule           // PSI of the last hour over 0.2, empty places lifted to 1e-4; off below 0.14
+	hourlyRule          // once an hour the PSI of that hour over 0.1, empty places lifted to 1e-4
+	holdRule            // PSI of the last hour relevant and significant for 15 minutes; off below 0.7 of the limit
+	rules
+)
+
+var ruleNames = [rules]string{"evidence", "fixed 0.2", "hourly report 0.1", "held 15 min"}
+
+// watch follows one feature by all rules.
+type watch struct {
+	alarms [rules]alarm
+	mark   int
+	held   int
+	calm   int
+}
+
+type alarm struct {
+	on     bool
+	raised int // times
+	first  int // minute of the first one at or after the onset; -1: none
+	cleared,
+	lastCleared int
+}
+
+func (a *alarm) step(t, onset int, raise, clear bool) {
+	switch {
+	case a.on && clear:
+		a.on = false
+		a.cleared++
+		a.lastCleared = t
+	case !a.on && raise:
+		a.on = true
+		a.raised++
+		if a.first < 0 && t >= onset {
+			a.first = t
+		}
+	}
+}
+
+// horizons in minutes, as drift.DefaultWindowConfig has them.
+var horizons = [...]int{10, 60, 360, 1440, 10_080}
+
+// begin is the first minute of the window that ends before minute end and may not begin before bound: the rings hold 60
+// minutes, behind them whole hours, behind those whole days, and a bucket counts if it begins at or after the bound.
+func begin(end, bound int) int {
+	down := func(t, width int) int { return t - ((t%width)+width)%width }
+	up := func(t, width int) int { return down(t+width-1, width) }
+	minutes, hours := end-60, down(end-1, 60)-23*60
+	switch {
+	case bound >= minutes:
+		return bound
+	case down(minutes, 60) < bound:
+		return minutes
+	case up(bound, 60) > hours:
+		return up(bound, 60)
+	case down(hours, day) < bound:
+		return hours
+	default:
+		return max(up(bound, day), down(end-1, day)-6*day)
+	}
+}
+
+// windows are the sums over the horizons, moved on minute by minute.
+type windows struct {
+	features int
+	minutes  []minute // ring of a week and a day
+	start    [len(horizons)]int
+	counts   [len(horizons)][features][places]uint64
+	groups   [len(horizons)]drift.Groups
+}
+
+func newWindows(features int) *windows {
+	return &windows{features: features, minutes: make([]minute, week+day)}
+}
+
+func (w *windows) at(t int) *minute { return &w.minutes[t%len(w.minutes)] }
+
+// add takes the minute t, which has been filled in.
+func (w *windows) add(t int) {
+	for h, length := range horizons {
+		w.change(h, t, 1)
+		for start := max(0, begin(t+1, t+1-length)); w.start[h] < start; w.start[h]++ {
+			w.change(h, w.start[h], ^uint64(0))
+		}
+	}
+}
+
+// change adds the minute times sign, which is 1 or -1 as an unsigned number.
+func (w *windows) change(h, t int, sign uint64) {
+	m := w.at(t)
+	for f := range w.features {
+		for i, c := range m.counts[f] {
+			w.counts[h][f][i] += sign * uint64(c)
+		}
+	}
+	for g, c := range m.groups {
+		w.groups[h][g] += sign * uint64(c)
+	}
+}
+
+// cut is a feature's window that a mark has cut.
+func (w *windows) cut(f, end, start int) (counts [places]uint64, groups drift.Groups) {
+	for t := start; t < end; t++ {
+		m := w.at(t)
+		for i, c := range m.counts[f] {
+			counts[i] += uint64(c)
+		}
+		for g, c := range m.groups {
+			groups[g] += uint64(c)
+		}
+	}
+	return counts, groups
+}
+
+// judge is one evaluation of one feature by all rules, after minute t.
+func (w *windows) judge(f, t int, at *watch, rule *drift.Rule, s *scenario, shares []float64, significant float64) {
+	hour := w.counts[1][f][:]
+	lifted := liftedIndex(hour, shares)
+	at.alarms[fixedRule].step(t, s.onset, lifted > 0.2, lifted < 0.14)
+	if (t+1)%60 == 0 {
+		at.alarms[hourlyRule].step(t, s.onset, lifted > 0.1, lifted <= 0.1)
+	}
+	w.hold(f, t, at, s, shares, significant)
+
+	raise, known := false, false
+	for h, length := range horizons {
+		counts, groups := &w.counts[h][f], &w.groups[h]
+		whole := rule.Judge(counts[:], shares, groups, s.reference)
+		if at.alarms[evidenceRule].on && !known {
+			var calm bool
+			if calm, known = rule.Calm(&whole, places); known {
+				if at.calm++; !calm {
+					at.calm = 0
+				}
+				if at.calm == 30 {
+					at.alarms[evidenceRule].step(t, s.onset, false, true)
+					at.calm, at.mark = 0, t+1-length
+				}
+			}
+		}
+		if at.alarms[evidenceRule].on || raise {
+			continue
+		}
+		if start := begin(t+1, max(at.mark, t+1-length)); start > w.start[h] {
+			cutCounts, cutGroups := w.cut(f, t+1, start)
+			whole = rule.Judge(cutCounts[:], shares, &cutGroups, s.reference)
+		}
+		raise = whole.State == drift.StateDrifting
+	}
+	if !at.alarms[evidenceRule].on {
+		at.alarms[evidenceRule].step(t, s.onset, raise, false)
+		at.calm = 0
+	}
+}
+
+// hold is the rule that was held for fifteen minutes, without a design effect, as its inventors have it.
+func (w *windows) hold(f, t int, at *watch, s *scenario, shares []float64, significant float64) {
+	counts := w.counts[1][f][:]
+	n := 0.0
+	for _, c := range counts {
+		n += float64(c)
+	}
+	if n < 10*places {
+		at.held = 0
+		return
+	}
+	null := drift.PSINull{Current: n, Reference: s.reference, Places: places}
+	psi := 0.0
+	for i, c := range counts {
+		psi += drift.Contribution((float64(c)+.5)/(n+.5*places), shares[i])
+	}
+	critical := null.CriticalShift(0.1, 0.01)
+	if at.held++; psi <= critical || psi <= significant*(1/n+1/s.reference) {
+		at.held = 0
+	}
+	at.alarms[holdRule].step(t, s.onset, at.held >= 15, psi < 0.7*critical)
+}
+
+// liftedIndex is the PSI with empty places lifted to 1e-4 on both sides, as Evidently computes it.
+func liftedIndex(counts []uint64, shares []float64) float64 {
+	n := 0.0
+	for _, c := range counts {
+		n += float64(c)
+	}
+	if n == 0 {
+		return 0
+	}
+	sum := 0.0
+	for i, c := range counts {
+		sum += drift.Contribution(max(float64(c)/n, 1e-4), max(shares[i], 1e-4))
+	}
+	return sum
+}
+
+func index(a, e []float64) float64 { return drift.PSI(a, e) }
+
+// newRule asks as a worker does.
+func newRule() (*drift.Rule, error) {
+	return drift.NewRule(drift.DefaultRuleConfig(), drift.Questions{Features: features, Horizons: len(horizons), Every: time.Minute})
+}
+
+// significant is the chi-square that chance exceeds with probability 1e-4 shared over the features.
+func significant() float64 {
+	null := drift.PSINull{Current: 2, Reference: 2, Places: places} // of scale 1
+	return null.Critical(1e-4 / features)
+}
