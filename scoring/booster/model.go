@@ -10,7 +10,7 @@ import (
 
 // Model is a model as a library saved it. It is immutable.
 type Model struct {
-	Library   string // "xgboost", "lightgbm"
+	Library   string // "xgboost", "lightgbm", "catboost"
 	Version   string // of the library or of its format, as the file has it; may be empty
 	Kind      string // what the library calls the booster: "gbtree", "gblinear", "tree"
 	Objective string // as the file has it
@@ -36,8 +36,12 @@ type Engine interface {
 	Contributions(row, out []float64, s *trees.Scratch)
 }
 
-// Categories are the values of an input that the library replaced by their index.
+// Categories are the values of an input that the library replaced by numbers: by their index, or by
+// what Number makes of the text.
 type Categories struct {
+	// Number, unless nil, gives any text its number; Values and Unseen say nothing then.
+	Number func(text []byte) float64
+
 	// Values are the categories, the first one is code 0. Numbers are written as Go writes them.
 	Values []string
 	// Numbers says that the categories are numbers: 3.0 is 3 then.

@@ -92,7 +92,7 @@ func (v *viewer) look(e *Ensemble, row []float64, to []int64) {
 }
 
 // explain prepares one tree.
-func explain(t *Tree, views *viewer) (explanation, error) {
+func explain(t *Tree, together []int32, views *viewer) (explanation, error) {
 	if len(t.Linear) > 0 {
 		return explanation{}, errors.New("contributions of linear leaves are not defined")
 	}
@@ -135,6 +135,9 @@ func explain(t *Tree, views *viewer) (explanation, error) {
 			leftValue: left.Value, rightValue: right.Value,
 		}
 		s.slot, s.threshold = views.of(n)
+		if together != nil {
+			s.feature = together[n.Feature]
+		}
 		if n.Cover > 0 {
 			s.leftRate, s.rightRate = left.Cover/n.Cover, right.Cover/n.Cover
 		}
@@ -185,8 +188,8 @@ func (x *explanation) expectation(t *Tree, outputs, k int) float64 {
 	return mean[0]
 }
 
-// legendre gives the points and weights of the Gauss-Legendre quadrature on (0, 1).
-func legendre(n int) (points, weights []float64) {
+// Quadrature gives the points and weights of the Gauss-Legendre quadrature on (0, 1).
+func Quadrature(n int) (points, weights []float64) {
 	points, weights = make([]float64, n), make([]float64, n)
 	for i := range n {
 		x := math.Cos(math.Pi * (float64(i) + 0.75) / (float64(n) + 0.5))

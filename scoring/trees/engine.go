@@ -29,6 +29,14 @@ type Scratch struct {
 	taken        []uint8   // for each split, bit 0 or 1: the side that the row takes
 	above, below []float64 // for each split and point: products of edges above, sums over leaves below
 	quads        []quadState
+	columns      []float64
+}
+
+// Columns is memory for n numbers, of whoever makes columns of rows before or in place of an Engine. It
+// holds until the next call.
+func (s *Scratch) Columns(n int) []float64 {
+	s.columns = grow(s.columns, n)
+	return s.columns
 }
 
 // Compile checks the ensemble and prepares it for scoring. The engine keeps references to its
@@ -112,7 +120,7 @@ func (e *Engine) prepareContributions() {
 	most := 0
 	for i := range m.Trees {
 		t := &m.Trees[i]
-		x, err := explain(t, &e.viewer)
+		x, err := explain(t, m.Together, &e.viewer)
 		if err != nil {
 			e.opaque, e.explained, e.bias = fmt.Errorf("tree %d: %w", i, err), nil, nil
 			return
@@ -126,7 +134,7 @@ func (e *Engine) prepareContributions() {
 		}
 	}
 	for n := range most {
-		points, weights := legendre(n + 1)
+		points, weights := Quadrature(n + 1)
 		e.points, e.weights = append(e.points, points), append(e.weights, weights)
 		if n < 4 {
 			e.quads = append(e.quads, newQuadrature(points, weights))

@@ -30,6 +30,9 @@ type Ensemble struct {
 	Base []float64
 	// BaseLast adds the base after the division, not before the first leaf.
 	BaseLast bool
+	// Together, unless nil, names for each feature the one whose contribution takes its part: features
+	// that are known or unknown together, because they were made of the same thing.
+	Together []int32
 	// Divisor is what the sum is divided by; 0 and 1 leave it as it is.
 	Divisor float64
 }
@@ -132,8 +135,15 @@ func (e *Ensemble) Validate() error {
 		return errors.New("unknown precision")
 	case e.Base != nil && len(e.Base) != e.Outputs:
 		return fmt.Errorf("%d base values for %d outputs", len(e.Base), e.Outputs)
+	case e.Together != nil && len(e.Together) != e.Features:
+		return fmt.Errorf("%d features that go together of %d", len(e.Together), e.Features)
 	case math.IsNaN(e.Divisor) || math.IsInf(e.Divisor, 0) || e.Divisor < 0:
 		return fmt.Errorf("divisor %v, want a finite number above 0", e.Divisor)
+	}
+	for f, with := range e.Together {
+		if with < 0 || int(with) >= e.Features {
+			return fmt.Errorf("feature %d goes together with feature %d of %d", f, with, e.Features)
+		}
 	}
 	for k, b := range e.Base {
 		if !e.Sum.finite(b) {
