@@ -248,39 +248,6 @@ func TestDecoderAgreesWithGoavroOnRandomSchemas(t *testing.T) {
 	})
 }
 
-func FuzzDecode(f *testing.F) {
-	values := activities(f, 6)
-	for _, v := range values {
-		f.Add(activitySchema, v[5:])
-	}
-	f.Add(record(`{"name":"spend","type":["null","double","int"]},{"name":"n","type":{"type":"array","items":"null"}},{"name":"m","type":{"type":"map","values":{"type":"array","items":"int"}}}`), []byte{4, 8, 0x80, 0x80, 1, 0, 1, 4, 2, 'k', 0, 0, 0})
-	inputs := activityContract()
-	for i := range inputs.Inputs {
-		inputs.Inputs[i].Nullable = true
-	}
-	ctx := context.Background()
-	f.Fuzz(func(t *testing.T, schema string, body []byte) {
-		decoder, err := NewDecoder(DecoderConfig{Contract: inputs, Registry: &fixedRegistry{schemas: map[int32]string{7: schema}}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		rows := NewRows(len(inputs.Inputs), 1)
-		if err := decoder.Decode(ctx, append(AppendFrame(nil, 7), body...), rows); err != nil {
-			var bad *RecordError
-			if !asRecordError(err, &bad) || rows.Len() != 0 {
-				t.Fatalf("%v, %d rows", err, rows.Len())
-			}
-			return
-		}
-		for i, x := range rows.Numbers {
-			in := inputs.Inputs[i]
-			if math.IsInf(x, 0) || in.Min != nil && x < *in.Min || in.Max != nil && x > *in.Max {
-				t.Fatalf("%s is %v", in.Name, x)
-			}
-		}
-	})
-}
-
 func asRecordError(err error, bad **RecordError) bool {
 	e, ok := err.(*RecordError) //nolint:errorlint // Decode returns it unwrapped
 	*bad = e
