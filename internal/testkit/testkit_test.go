@@ -91,6 +91,11 @@ func TestEmbeddedTakesOptions(t *testing.T) {
 }
 
 func TestRegistryAnswersAndIsTheTestsOwn(t *testing.T) {
+	t.Setenv(registryVariable, "http://registry.example")
+	if url := Registry(t); url != "http://registry.example" {
+		t.Errorf("the registry of the environment: %s", url)
+	}
+	t.Setenv(registryVariable, "")
 	a, b := Registry(t), Registry(t)
 	if a == b {
 		t.Errorf("two registries at %s", a)

@@ -9,6 +9,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -31,7 +33,6 @@ import (
 	"github.com/churnstream/churnstream/consumer"
 	"github.com/churnstream/churnstream/drift"
 	"github.com/churnstream/churnstream/internal/config"
-	"github.com/churnstream/churnstream/internal/devregistry"
 	"github.com/churnstream/churnstream/internal/testkit"
 	"github.com/churnstream/churnstream/internal/train"
 	"github.com/churnstream/churnstream/producer"
@@ -212,26 +213,27 @@ func newEnvironment(t testing.TB, brokers []string, n partitions) *environment {
 
 // outage is a registry that can be switched off.
 type outage struct {
-	url  string
-	down atomic.Bool
+	url      string
+	down     atomic.Bool
+	cacheDir string // of clients; empty: none
 }
 
 func newOutage(t testing.TB) *outage {
 	t.Helper()
-	cfg := devregistry.DefaultConfig()
-	cfg.Listen = "127.0.0.1:0"
-	registry, err := devregistry.New(cfg)
+	target, err := url.Parse(testkit.Registry(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { registry.Close() })
+	transport := &http.Transport{}
+	t.Cleanup(transport.CloseIdleConnections)
+	registry := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target) }, Transport: transport}
 	o := &outage{}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if o.down.Load() {
 			http.Error(w, "out of order", http.StatusServiceUnavailable)
 			return
 		}
-		registry.Handler().ServeHTTP(w, r)
+		registry.ServeHTTP(w, r)
 	}))
 	t.Cleanup(server.Close)
 	o.url = server.URL
@@ -242,6 +244,7 @@ func (o *outage) client(t testing.TB) *schemas.HTTPRegistry {
 	t.Helper()
 	cfg := schemas.DefaultRegistryConfig()
 	cfg.URLs, cfg.RetryFor, cfg.UnknownFor = []string{o.url}, 100*time.Millisecond, 50*time.Millisecond
+	cfg.CacheDir = o.cacheDir
 	registry, err := schemas.NewRegistry(cfg)
 	if err != nil {
 		t.Fatal(err)
