@@ -124,6 +124,15 @@ type CategorySet struct {
 	Left Ints  `json:"left"` // categories, 0 to 1023
 }
 
+// CategoryCode makes a category of a number as scikit-learn's histogram boosting does: cut to a whole
+// number below 256 as a C cast does it, and missing if it is negative or not among Known.
+type CategoryCode struct {
+	Known Ints `json:"known"`
+}
+
+// Type names the step in model.json.
+func (CategoryCode) Type() string { return "category_code" }
+
 // Type names the step in model.json.
 func (Logistic) Type() string { return "logistic" }
 
@@ -747,6 +756,31 @@ func coupled(k int, pairs, q, qp, p []float64) {
 			}
 		}
 	}
+}
+
+func (t CategoryCode) compile(c *compiler, in []column, out []string) error {
+	var known [256]bool
+	for i, code := range t.Known {
+		if code < 0 || code > 255 {
+			return fmt.Errorf("known[%d]: %d is outside 0 to 255", i, code)
+		}
+		known[code] = true
+	}
+	return each(c, in, out, func(int) func(float64) float64 {
+		return func(x float64) float64 {
+			if x != x || x < 0 {
+				return nan
+			}
+			code := byte(0) // of what no int32 holds
+			if x < 1<<31 {
+				code = byte(int32(x))
+			}
+			if !known[code] {
+				return nan
+			}
+			return float64(code)
+		}
+	})
 }
 
 func (t Trees) compile(c *compiler, in []column, out []string) error {

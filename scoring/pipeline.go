@@ -140,6 +140,7 @@ func transforms() map[string]func([]byte) (Transform, error) {
 		{CategoricalLikelihood{}, parseAs[CategoricalLikelihood]},
 		{KernelMachine{}, parseAs[KernelMachine]},
 		{PairwiseProbability{}, parseAs[PairwiseProbability]},
+		{CategoryCode{}, parseAs[CategoryCode]},
 		{Trees{}, parseAs[Trees]},
 	}
 	table := make(map[string]func([]byte) (Transform, error), len(list))

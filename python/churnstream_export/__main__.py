@@ -1,0 +1,72 @@
+"""python -m churnstream_export PIPELINE.joblib --reference rows.csv --output DIR"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from .artefact import export
+from .errors import ExportError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """0: written; 1: the pipeline or the rows cannot be exported; 2: wrong usage."""
+    parser = argparse.ArgumentParser(
+        prog="churnstream_export",
+        description="Write a saved scikit-learn pipeline as a churnstream model artefact.",
+        epilog="Example: python -m churnstream_export churn.joblib --reference rows.csv --output models/churn-1.0.0. "
+        "A saved pipeline is a pickle: loading it runs code, so load only what you trust.",
+    )
+    parser.add_argument("pipeline", metavar="PIPELINE.joblib", help="fitted pipeline, saved by joblib.dump or pickle")
+    parser.add_argument("--reference", required=True, metavar="ROWS.csv", help="rows of the training population (CSV; an empty cell is missing) or .parquet, .jsonl")
+    parser.add_argument("--output", required=True, metavar="DIR", help="directory to write; absent or empty")
+    parser.add_argument("--inputs", metavar="FILE.json", help="declared inputs: a list or an object as export() takes it")
+    parser.add_argument("--label", default=None, help="what the probability is about, in words")
+    parser.add_argument("--positive", default=None, help="the class that means churn (default: the last)")
+    parser.add_argument("--horizon", default=None, help="how far the label looks ahead, such as 30d")
+    parser.add_argument("--name", default=None, help="name of the model (default: that of the directory)")
+    parser.add_argument("--version", default="1.0.0", help="version of the model (default: 1.0.0)")
+    parser.add_argument("--threshold", type=float, default=None, help="least probability that decides for churn (default: 0.5)")
+    options = parser.parse_args(arguments)
+
+    import joblib
+
+    try:
+        pipeline = joblib.load(options.pipeline)
+        rows = _rows(Path(options.reference), pipeline)
+        inputs: Any = None
+        if options.inputs:
+            inputs = json.loads(Path(options.inputs).read_text(encoding="utf-8"))
+        digest = export(
+            pipeline, rows, options.output, inputs=inputs,
+            label={"definition": options.label or "", "positive": options.positive}, horizon=options.horizon,
+            name=options.name, version=options.version, threshold=options.threshold,
+        )  # fmt: skip
+    except (ExportError, OSError, ImportError, AttributeError, ValueError) as fault:
+        print(f"churnstream_export: {fault}", file=sys.stderr)
+        return 1
+    print(f"{options.output}: {digest}")
+    return 0
+
+
+def _rows(path: Path, pipeline: Any) -> pd.DataFrame:
+    """Rows of a file; only an empty cell is missing, so that the text NA stays one."""
+    suffix = path.suffix.lower()
+    if suffix == ".parquet":
+        return pd.read_parquet(path)
+    if suffix in (".jsonl", ".ndjson"):
+        return pd.read_json(path, lines=True, convert_dates=False)
+    frame = pd.read_csv(path, keep_default_na=False, na_values=[""])
+    names = getattr(pipeline, "feature_names_in_", None)
+    if names is None and frame.shape[1] > (wanted := getattr(pipeline, "n_features_in_", frame.shape[1])):
+        raise ExportError(f"{path} has {frame.shape[1]} columns, the pipeline was trained on {wanted} without names")
+    return frame
+
+
+if __name__ == "__main__":
+    sys.exit(main())
