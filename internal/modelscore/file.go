@@ -164,6 +164,7 @@ type codes struct {
 	byText   map[string]float64
 	byNumber map[float64]float64 // where categories are numbers: "3.0" is 3
 	unseen   float64
+	number   func(text []byte) float64 // unless nil, says it for every text
 }
 
 func newFileWriter(m *booster.Model, out io.Writer, o Options) (*fileWriter, error) {
@@ -203,7 +204,7 @@ func newFileWriter(m *booster.Model, out io.Writer, o Options) (*fileWriter, err
 }
 
 func newCodes(c booster.Categories) *codes {
-	out := &codes{byText: make(map[string]float64, len(c.Values)), unseen: c.Unseen}
+	out := &codes{byText: make(map[string]float64, len(c.Values)), unseen: c.Unseen, number: c.Number}
 	for k, v := range c.Values {
 		out.byText[v] = float64(k)
 		if !c.Numbers {
@@ -223,6 +224,9 @@ func newCodes(c booster.Categories) *codes {
 func (c *codes) of(category []byte) float64 {
 	if category == nil {
 		return math.NaN()
+	}
+	if c.number != nil {
+		return c.number(category)
 	}
 	if code, ok := c.byText[string(category)]; ok {
 		return code

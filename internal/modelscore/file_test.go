@@ -73,6 +73,10 @@ func TestFilesOfLibrariesAreScoredFromText(t *testing.T) {
 		{"lightgbm", "lightgbm-3.3.5-category-frame", "probability"},
 		{"lightgbm", "lightgbm-4.7.0-multiclassova", "probabilities"},
 		{"lightgbm", "lightgbm-4.7.0-poisson", "prediction"},
+		{"catboost", "catboost-1.2.10-combinations", "probability"},
+		{"catboost", "catboost-1.2.10-counters-multiclass", "probabilities"},
+		{"catboost", "catboost-1.0.6-lossguide-category", "probability"},
+		{"catboost", "catboost-1.0.6-rmse", "prediction"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			cases, err := golden.Load("../../scoring/"+c.directory+"/testdata", c.name)

@@ -98,7 +98,7 @@ type (
 )
 
 func (d *document) read(data []byte) error {
-	r := jsonread.New(data, maxDepth)
+	r := jsonread.New(data, MaxDepth)
 	if k, err := r.Next(); err != nil {
 		return err
 	} else if k != jsonread.IsObject {

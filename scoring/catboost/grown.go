@@ -93,7 +93,8 @@ func (e *grown) Features() int { return e.in.width }
 // Outputs is the number of raw values of a row.
 func (e *grown) Outputs() int { return e.out.dims }
 
-// Margins computes the raw values of n rows. A row without a category that a text can have gets NaN.
+// Margins computes the raw values of n rows. A row with a category's number that no
+// text has gets NaN.
 func (e *grown) Margins(rows []float64, n int, out []float64, s *trees.Scratch) {
 	width := e.in.columns()
 	columns := s.Columns(n * width)

@@ -14,6 +14,7 @@ type inputs struct {
 	categories []int // their places in a row
 	counters   []counter
 	splits     splits
+	absent     float64 // the code of the empty text
 }
 
 type floatInput struct {
@@ -36,8 +37,8 @@ func (in *inputs) number(d *document) {
 	}
 }
 
-// read fills columns from a row. It reports false where a category has no code that a text can
-// have: it is missing, and CatBoost has no rule for that.
+// read fills columns from a row. A category that is missing is the empty text, which is what CatBoost
+// reads from an empty cell of a file. It reports false where a category has a number that no text has.
 func (in *inputs) read(row, columns []float64) bool {
 	row = row[:in.width]
 	for i, f := range in.floats {
@@ -50,6 +51,9 @@ func (in *inputs) read(row, columns []float64) bool {
 	codes := columns[len(in.floats):]
 	for i, flat := range in.categories {
 		x := row[flat]
+		if x != x {
+			x = in.absent
+		}
 		if !(x >= 0 && x <= math.MaxUint32) || x != math.Trunc(x) {
 			return false
 		}

@@ -13,9 +13,9 @@ import (
 	"github.com/churnstream/churnstream/scoring/booster"
 )
 
-// maxDepth bounds the nesting of a document. A tree of CatBoost is at most 16 splits deep, each of
+// MaxDepth bounds the nesting of a document. A tree of CatBoost is at most 16 splits deep, each of
 // which is a level here.
-const maxDepth = 128
+const MaxDepth = 128
 
 // Parse reads a model file. Memory and time stay within a small multiple of the file's size. What is
 // not supported is refused by its name, what is damaged with the place.
@@ -109,7 +109,7 @@ func (d *document) inputs(m *booster.Model) (*inputs, error) {
 		taken[flat], names[flat] = true, name
 		return nil
 	}
-	in := &inputs{width: width}
+	in := &inputs{width: width, absent: Hash(nil)}
 	for i := range d.floats {
 		f := &d.floats[i]
 		if err := place("float_features", i, f.index, f.flat, f.name); err != nil {

@@ -142,7 +142,8 @@ func (e *oblivious) Features() int { return e.in.width }
 // Outputs is the number of raw values of a row.
 func (e *oblivious) Outputs() int { return e.out.dims }
 
-// Margins computes the raw values of n rows. A row without a category that a text can have gets NaN.
+// Margins computes the raw values of n rows. A row with a category's number that no
+// text has gets NaN.
 func (e *oblivious) Margins(rows []float64, n int, out []float64, s *trees.Scratch) {
 	columns := s.Columns(e.in.columns())
 	for i := range n {

@@ -10,6 +10,8 @@ import (
 	"os"
 
 	"github.com/churnstream/churnstream/scoring/booster"
+	"github.com/churnstream/churnstream/scoring/catboost"
+	"github.com/churnstream/churnstream/scoring/internal/jsonread"
 	"github.com/churnstream/churnstream/scoring/lightgbm"
 	"github.com/churnstream/churnstream/scoring/xgboost"
 )
@@ -55,9 +57,28 @@ func Parse(data []byte) (*booster.Model, error) {
 		return nil, errors.New("the file is empty")
 	case bytes.HasPrefix(data, []byte("tree\n")), bytes.HasPrefix(data, []byte("tree\r\n")):
 		return lightgbm.Parse(data)
+	case bytes.HasPrefix(data, []byte("CBM1")), start[0] == '{' && ofCatBoost(data):
+		return catboost.Parse(data)
 	case start[0] == '{', bytes.HasPrefix(data, []byte("binf")), bytes.HasPrefix(data, []byte("bs64")):
 		return xgboost.Parse(data)
 	}
-	return nil, errors.New("this is neither a model of XGBoost in JSON or UBJSON, nor one of LightGBM as text; " +
+	return nil, errors.New("this is neither a model of XGBoost in JSON or UBJSON, nor one of LightGBM as text or of CatBoost in JSON; " +
 		"a file in XGBoost's old binary format can be converted by XGBoost 1.0 to 3.0: load_model, then save_model(\"model.json\")")
+}
+
+// ofCatBoost looks for a key that tells the two libraries apart that save JSON.
+func ofCatBoost(data []byte) (found bool) {
+	r := jsonread.New(data, catboost.MaxDepth)
+	known := errors.New("known")
+	_ = r.Object(func(key []byte) error {
+		switch string(key) {
+		case "learner", "version":
+			return known
+		case "ctr_data", "features_info", "model_info", "oblivious_trees", "trees", "scale_and_bias":
+			found = true
+			return known
+		}
+		return r.Skip()
+	})
+	return found
 }
