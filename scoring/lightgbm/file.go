@@ -24,8 +24,9 @@ type file struct {
 
 // run is the lines of one tree.
 type run struct {
-	line int // the first one, from 1
-	text []byte
+	line int    // the first one below "Tree=", from 1
+	text []byte // from there
+	head int    // bytes of the line "Tree="
 }
 
 // section is a run of lines key=value.
@@ -91,7 +92,7 @@ func split(data []byte) (*file, error) {
 				return nil, fmt.Errorf("line %d: %.40q where \"Tree=%d\" is due", l.number, line, len(f.trees))
 			}
 			from = len(data) - len(l.rest)
-			f.trees = append(f.trees, run{line: l.number + 1})
+			f.trees = append(f.trees, run{line: l.number + 1, head: from - at})
 		case len(f.trees) == 0:
 			if err := f.header.add(line, headerKeys, l.number); err != nil {
 				return nil, err

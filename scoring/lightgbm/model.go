@@ -3,6 +3,7 @@
 package lightgbm
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"strconv"
@@ -94,18 +95,40 @@ func parse(data []byte) (*booster.Model, error) {
 	return m, nil
 }
 
-// complete makes sure that no tree is missing.
+// complete makes sure that no tree is missing or cut: the header says how many bytes each has, and
+// LightGBM finds the next one by it. A file of version 2 has no line behind its last tree.
 func (f *file) complete(outputs int) error {
 	if f.header.has("tree_sizes") {
 		due := 0
-		if err := f.header.words("tree_sizes", -1, func(int, []byte) error { due++; return nil }); err != nil {
+		err := f.header.words("tree_sizes", -1, func(i int, word []byte) error {
+			due++
+			size, err := strconv.Atoi(string(word))
+			if err != nil || i >= len(f.trees) {
+				return err
+			}
+			t := &f.trees[i]
+			got := t.head + len(t.text)
+			if !f.ended && i == len(f.trees)-1 && size >= t.head && size < got {
+				rest := &lines{rest: t.text[size-t.head:]}
+				for line, ok := rest.next(); ok; line, ok = rest.next() {
+					f.about(line)
+				}
+				t.text, got = t.text[:size-t.head], size
+			}
+			if got != size && !(f.ended && i == len(f.trees)-1) {
+				return fmt.Errorf("tree %d has %d bytes, not %d: the file was cut or changed", i, got, size)
+			}
+			return nil
+		})
+		if err != nil {
 			return err
 		}
 		if due != len(f.trees) {
 			return fmt.Errorf("tree_sizes announces %d trees, there are %d", due, len(f.trees))
 		}
-	} else if !f.ended {
-		return fmt.Errorf("neither tree_sizes nor the line \"end of trees\" is there: the file may have been cut")
+	}
+	if !f.ended && (!f.header.has("tree_sizes") || len(f.trees) == 0) {
+		return errors.New("the line \"end of trees\" is missing: the file may have been cut")
 	}
 	if len(f.trees)%outputs != 0 {
 		return fmt.Errorf("%d trees do not make whole rounds of %d", len(f.trees), outputs)

@@ -109,7 +109,7 @@ func convertSplits(s *section, t *trees.Tree, splits int) error {
 	for i := range splits {
 		n := &t.Nodes[i]
 		n.Left, n.Right, n.Feature = node(left[i]), node(right[i]), feature[i]
-		if left[i] >= int32(splits) || right[i] >= int32(splits) || int(n.Left) >= len(t.Nodes) || int(n.Right) >= len(t.Nodes) {
+		if max(left[i], right[i]) >= int32(splits) || min(left[i], right[i]) < -int32(splits)-1 {
 			return fmt.Errorf("split %d: children %d and %d of %d splits and %d leaves", i, left[i], right[i], splits, splits+1)
 		}
 		d := decision[i]

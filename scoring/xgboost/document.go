@@ -164,17 +164,19 @@ func (t *tree) read(r reader) error {
 // readCategories reads, for each feature, the categories that a data frame had: texts as one run of
 // bytes with offsets, or integers.
 func (d *document) readCategories(r reader) error {
+	var offsets, values []int32
+	named := false
+	feature := field{
+		"offsets": func(r reader) (err error) {
+			named = true
+			offsets, err = r.Integers()
+			return err
+		},
+		"values": integers(&values),
+	}
 	return r.Array(func(i int) error {
-		var offsets, values []int32
-		named := false
-		err := field{
-			"offsets": func(r reader) (err error) {
-				named = true
-				offsets, err = r.Integers()
-				return err
-			},
-			"values": integers(&values),
-		}.Read(r)
+		offsets, values, named = nil, nil, false
+		err := feature.Read(r)
 		if err != nil {
 			return fmt.Errorf("feature %d: %w", i, err)
 		}
@@ -238,13 +240,18 @@ func text(into *string) func(reader) error {
 
 func texts(into *[]string) func(reader) error {
 	return func(r reader) error {
+		n, err := r.Elements()
+		if err != nil {
+			return err
+		}
+		if n > MaxFeatures {
+			return fmt.Errorf("%d elements, at most %d are supported", n, MaxFeatures)
+		}
+		*into = make([]string, 0, n)
 		return r.Array(func(i int) error {
 			b, err := r.Text()
 			if err != nil {
 				return fmt.Errorf("element %d: %w", i, err)
-			}
-			if i == MaxFeatures {
-				return fmt.Errorf("more than %d elements", MaxFeatures)
 			}
 			*into = append(*into, string(b))
 			return nil

@@ -76,6 +76,9 @@ func (d *document) model() (*booster.Model, error) {
 	case d.described != 0 && d.described != d.features:
 		return nil, fmt.Errorf("categories of %d features, there are %d", d.described, d.features)
 	}
+	if len(d.names) == 0 {
+		d.names = nil
+	}
 	base, err := d.base(kind, outputs)
 	if err != nil {
 		return nil, err

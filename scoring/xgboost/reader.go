@@ -12,6 +12,8 @@ type reader interface {
 	Object(member func(key []byte) error) error
 	// Array calls element with each index; element consumes the value.
 	Array(element func(i int) error) error
+	// Elements is the number of elements of the array ahead, which stays ahead.
+	Elements() (int, error)
 	Text() ([]byte, error)
 	Integer() (int64, error)
 	Floats() ([]float32, error)

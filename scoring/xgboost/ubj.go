@@ -162,6 +162,13 @@ func (r *ubjReader) Array(element func(i int) error) error {
 	}
 }
 
+func (r *ubjReader) Elements() (n int, err error) {
+	at := r.at
+	err = r.Array(func(int) error { n++; return r.Skip() })
+	r.at = at
+	return n, err
+}
+
 func (r *ubjReader) Text() ([]byte, error) {
 	at := r.at
 	m, err := r.marker()

@@ -13,7 +13,7 @@ type Source interface {
 
 // Read walks an object. Members that are not listed are skipped; a listed one may be there once.
 func (m Members[R]) Read(r R) error {
-	seen := make(map[string]bool, len(m))
+	var seen map[string]bool // made for the first key that is known: empty objects cost nothing
 	return r.Object(func(key []byte) error {
 		do, ok := m[string(key)]
 		if !ok {
@@ -24,6 +24,9 @@ func (m Members[R]) Read(r R) error {
 		}
 		if seen[string(key)] {
 			return fmt.Errorf("%.60q is there twice", key)
+		}
+		if seen == nil {
+			seen = make(map[string]bool, len(m))
 		}
 		seen[string(key)] = true
 		if err := do(r); err != nil {

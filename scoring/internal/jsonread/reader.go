@@ -152,6 +152,14 @@ func (r *Reader) Object(member func(key []byte) error) error {
 // Array calls element with each index; element consumes the value.
 func (r *Reader) Array(element func(i int) error) error { return r.items('[', ']', element) }
 
+// Elements is the number of elements of the array ahead, which stays ahead.
+func (r *Reader) Elements() (n int, err error) {
+	at := r.at
+	err = r.Array(func(int) error { n++; return r.Skip() })
+	r.at = at
+	return n, err
+}
+
 // span is a string without its quotes, escapes as they stand.
 func (r *Reader) span() (raw []byte, escaped bool, err error) {
 	if err := r.expect('"'); err != nil {
