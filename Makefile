@@ -51,6 +51,11 @@ test: ## Run all tests, with the race detector where there is a C compiler; need
 test-kafka: ## Run the transport tests on a real Kafka (KAFKA_VERSION=4.3, 4.1, 3.9); needs Java and Maven
 	KAFKA_VERSION=$(KAFKA_VERSION) deploy/kafka/kafka.sh run go test $(RACE) -count=1 -p=1 $(TRANSPORT)
 
+.PHONY: test-registry
+test-registry: ## Run the tests of schema evolution on a real registry (Apicurio); needs Java and Maven
+	deploy/registry/apicurio.sh run go test $(RACE) -count=1 -p=1 -run 'Refer|SchemaCheck|Evolve|RefusesEndsTheStart|RegistryOutage' \
+		./schemas ./cmd/churnstream ./internal/worker
+
 .PHONY: test-redrive
 test-redrive: ## Redrive a million dead letters on a real Kafka with three kills; needs Java and Maven
 	KAFKA_VERSION=$(KAFKA_VERSION) deploy/kafka/kafka.sh run env CHURNSTREAM_REDRIVE_RECORDS=1000000 \

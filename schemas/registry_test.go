@@ -25,6 +25,16 @@ import (
 
 func plainFront(next http.Handler) http.Handler { return next }
 
+// real gives the registry that CHURNSTREAM_TEST_REGISTRY names, or an embedded one, and subjects that no other test has.
+func real(t *testing.T) (url string, subject func(string) string) {
+	t.Helper()
+	if url = os.Getenv("CHURNSTREAM_TEST_REGISTRY"); url == "" {
+		url = serve(t, plainFront)
+	}
+	run := rand.Text()[:8]
+	return url, func(name string) string { return name + "-" + run }
+}
+
 // outage answers 503 while it is down, and counts requests by path.
 type outage struct {
 	down     atomic.Bool
@@ -44,7 +54,7 @@ func (o *outage) front(next http.Handler) http.Handler {
 
 func TestSchemasThatReferToOthersAreReadWithThem(t *testing.T) {
 	ctx := context.Background()
-	url := serve(t, plainFront)
+	url, subject := real(t)
 	direct, err := sr.NewClient(sr.URLs(url))
 	if err != nil {
 		t.Fatal(err)
@@ -57,12 +67,12 @@ func TestSchemasThatReferToOthersAreReadWithThem(t *testing.T) {
 		}
 		return created
 	}
-	create("money", `{"type":"record","name":"x.Money","fields":[{"name":"amount","type":"double"}]}`)
-	money := sr.SchemaReference{Name: "x.Money", Subject: "money", Version: 1}
-	create("plan", `{"type":"record","name":"x.Plan","fields":[{"name":"fee","type":"x.Money"}]}`, money)
-	plan := sr.SchemaReference{Name: "x.Plan", Subject: "plan", Version: 1}
+	create(subject("money"), `{"type":"record","name":"x.Money","fields":[{"name":"amount","type":"double"}]}`)
+	money := sr.SchemaReference{Name: "x.Money", Subject: subject("money"), Version: 1}
+	create(subject("plan"), `{"type":"record","name":"x.Plan","fields":[{"name":"fee","type":"x.Money"}]}`, money)
+	plan := sr.SchemaReference{Name: "x.Plan", Subject: subject("plan"), Version: 1}
 	// Money is referred to twice: by the event and by the plan, which uses it first.
-	event := create("event", record(`{"name":"plan","type":"x.Plan"},{"name":"credit","type":["null","x.Money"]}`), plan, money)
+	event := create(subject("event"), record(`{"name":"plan","type":"x.Plan"},{"name":"credit","type":["null","x.Money"]}`), plan, money)
 
 	registry := connect(t, unchanged, url)
 	decoder, err := NewDecoder(DecoderConfig{Contract: Contract{[]Input{
@@ -77,10 +87,23 @@ func TestSchemasThatReferToOthersAreReadWithThem(t *testing.T) {
 	if err := decoder.Decode(ctx, body, rows); err != nil || rows.Numbers[0] != 9.5 || rows.Numbers[1] != -3 {
 		t.Fatalf("%v %v", rows.Numbers, err)
 	}
-	if latest, id, err := registry.Latest(ctx, "event"); err != nil || id != int32(event.ID) || len(latest.References) != 2 {
+	if latest, id, err := registry.Latest(ctx, subject("event")); err != nil || id != int32(event.ID) || len(latest.References) != 2 {
 		t.Errorf("latest: %d %+v %v", id, latest, err)
 	}
-	if _, _, err := registry.Latest(ctx, "nobody"); !errors.Is(err, ErrSchemaNotFound) {
+	if _, err := registry.SchemaByID(ctx, 1<<30); !errors.Is(err, ErrSchemaNotFound) {
+		t.Errorf("an id that is not there: %v", err)
+	}
+	fingerprint, err := Schema{Text: record(`{"name":"x","type":"int"}`)}.Fingerprint()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := registry.Register(ctx, subject("plain"), record(`{"name":"x","type":"int"}`)); err != nil {
+		t.Fatal(err)
+	}
+	if found, err := registry.SchemaByFingerprint(ctx, subject("plain"), fingerprint); err != nil || !strings.Contains(found.Text, `"x"`) {
+		t.Errorf("by fingerprint: %+v %v", found, err)
+	}
+	if _, _, err := registry.Latest(ctx, subject("nobody")); !errors.Is(err, ErrSchemaNotFound) {
 		t.Errorf("a subject that is not there: %v", err)
 	}
 }

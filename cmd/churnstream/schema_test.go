@@ -69,7 +69,7 @@ func TestSchemaCheckExitsByWhetherTheModelCanBeFed(t *testing.T) {
 	if code, out, errs := runCommand(t, "schema", "check", "-c", cfg); code != exitDone || !strings.Contains(out, "usable: the model can be fed") {
 		t.Errorf("registered: exit %d\n%s\n%s", code, out, errs)
 	}
-	if code, _, errs := runCommand(t, "schema", "register", bad, "--subject", events+"-value", "-c", cfg); code != exitFailed || !strings.Contains(errs, "incompatible") || !strings.Contains(errs, "string") {
+	if code, _, errs := runCommand(t, "schema", "register", bad, "--subject", events+"-value", "-c", cfg); code != exitFailed || !strings.Contains(errs, "incompatible") || !strings.Contains(strings.ToLower(errs), "string") {
 		t.Errorf("incompatible: exit %d\n%s", code, errs)
 	}
 	if code, _, errs := runCommand(t, "schema", "register", good, "-c", cfg); code != exitUsage || !strings.Contains(errs, "--subject") {

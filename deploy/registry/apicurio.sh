@@ -92,7 +92,13 @@ await() {
 }
 
 down() {
-	running && kill "$(cat "$state")"
+	if running; then
+		kill "$(cat "$state")"
+		for _ in $(seq 100); do
+			running || break
+			sleep 0.1
+		done
+	fi
 	rm -f "$state"
 }
 
