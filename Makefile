@@ -28,6 +28,7 @@ RACE = $(if $(filter 1,$(shell go env CGO_ENABLED)),-race)
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 IMAGE ?= churnstream:$(VERSION)
 KAFKA_VERSION ?= 4.3
+SECURED_PORT ?= 19292
 FUZZ ?= .
 export FUZZTIME ?= 30s
 BENCH ?= .
@@ -55,6 +56,10 @@ test-kafka: ## Run the transport tests on a real Kafka (KAFKA_VERSION=4.3, 4.1, 
 test-registry: ## Run the tests of schema evolution on a real registry (Apicurio); needs Java and Maven
 	deploy/registry/apicurio.sh run go test $(RACE) -count=1 -p=1 -run 'Refer|SchemaCheck|Evolve|RefusesEndsTheStart|RegistryOutage' \
 		./schemas ./cmd/churnstream ./internal/worker
+.PHONY: test-security
+test-security: ## Test logins, certificates, rights and their errors on a real Kafka; needs Java, Maven and openssl
+	KAFKA_SECURED=1 KAFKA_PORT=$(SECURED_PORT) KAFKA_VERSION=$(KAFKA_VERSION) deploy/kafka/kafka.sh run \
+		go test $(RACE) -count=1 -run Secured ./internal/worker
 
 .PHONY: test-redrive
 test-redrive: ## Redrive a million dead letters on a real Kafka with three kills; needs Java and Maven

@@ -96,7 +96,7 @@ func openLetters(ctx context.Context, path string, s streams) (cfg config.Config
 	}
 	topics := []connect.TopicSpec{{Name: cfg.Topics.DeadLetters, Key: "topics.dead_letters"}}
 	if _, err := connect.Probe(ctx, cfg.Brokers, transport, cfg.Security.SASL, topics, config.CreateTopics{Partitions: cfg.CreateTopics.Partitions, ReplicationFactor: cfg.CreateTopics.ReplicationFactor}); err != nil {
-		return cfg, nil, nil, err
+		return cfg, nil, nil, connect.NameMissingRight(err, cfg.Security)
 	}
 	client, err = kafkawire.NewClient(kafkawire.Config{Brokers: cfg.Brokers, ClientID: cfg.ClientID, Transport: transport})
 	if err != nil {
@@ -140,7 +140,7 @@ to the end as it is now. Customer ids are shown only when asked for. The first c
 			if err = errors.Join(err, fill.flush()); err == nil && foreign > 0 {
 				fmt.Fprintf(s.err, "%d records of %s were not written by a worker and are left out\n", foreign, cfg.Topics.DeadLetters)
 			}
-			return err
+			return connect.NameMissingRight(err, cfg.Security)
 		}),
 	}
 	configFlag(cmd, &path)
@@ -416,7 +416,7 @@ the topic as it is at its start.`,
 			if doing.Group, doing.TransactionalID, doing.Producing, err = worker.Redrive(cfg, name); err != nil {
 				return err
 			}
-			return redrive(cmd, client, doing, name, dry, output == "json", s.err)
+			return connect.NameMissingRight(redrive(cmd, client, doing, name, dry, output == "json", s.err), cfg.Security)
 		}),
 	}
 	configFlag(cmd, &path)

@@ -16,9 +16,10 @@ usage() {
 		KAFKA_PORT     port of the broker (19092); its controller takes the next one
 		KAFKA_DIR      where jars, data and logs go (.build/kafka)
 		KAFKA_HEAP     heap of the broker (1g)
-		KAFKA_SECURED  1: TLS, mutual TLS, SASL and ACLs (secured.properties) on five
+		KAFKA_SECURED  1: TLS, mutual TLS, SASL and ACLs (secured.properties) on six
 		               ports; CHURNSTREAM_TEST_SECURED is the address of the first,
-		               CHURNSTREAM_TEST_CERTS the folder of the certificates; needs openssl
+		               CHURNSTREAM_TEST_CERTS the folder of the certificates, and
+		               CHURNSTREAM_TEST_BROKERS one without a login; needs openssl
 	TEXT
 }
 
@@ -117,7 +118,7 @@ run() {
 	up >/dev/null
 	say "Kafka $version on $address"
 	if [[ -n $secured ]]; then
-		CHURNSTREAM_TEST_SECURED=$address CHURNSTREAM_TEST_CERTS=$state/certs "$@"
+		CHURNSTREAM_TEST_SECURED=$address CHURNSTREAM_TEST_CERTS=$state/certs CHURNSTREAM_TEST_BROKERS=$host:$open_port "$@"
 		return
 	fi
 	CHURNSTREAM_TEST_BROKERS=$address "$@"
@@ -156,7 +157,7 @@ format() {
 			users+=(--add-scram "$mechanism=[name=scorer,password=scorer-scram]" --add-scram "$mechanism=[name=intruder,password=intruder-scram]")
 		done
 	fi
-	sed -e "s|@SSL_PORT@|$((port + 2))|g" -e "s|@SASL_PORT@|$((port + 3))|g" -e "s|@EXPIRED_PORT@|$((port + 4))|g" -e "s|@CERTS@|$state/certs|g" \
+	sed -e "s|@SSL_PORT@|$((port + 2))|g" -e "s|@OPEN_PORT@|$((port + 3))|g" -e "s|@EXPIRED_PORT@|$((port + 4))|g" -e "s|@SASL_PORT@|$((port + 5))|g" -e "s|@CERTS@|$state/certs|g" \
 		-e "s|@HOST@|$host|g" -e "s|@PORT@|$port|g" -e "s|@CONTROLLER_PORT@|$((port + 1))|g" \
 		-e "s|@DATA@|$state/data|g" "$here/$template" >"$state/server.properties"
 	# The cluster id is a base64 UUID; any will do for a cluster of one.

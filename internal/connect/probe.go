@@ -98,6 +98,9 @@ func Probe(ctx context.Context, brokers []string, transport *kafka.Transport, sa
 // accounts.
 const logins = 3
 
+// closings is how often a connection without a login may be closed: a proxy before a broker that starts does so, too.
+const closings = 8
+
 // metadata repeats the request while the cluster is starting or unreachable, until ctx ends: a worker is often started
 // together with its broker.
 func metadata(ctx context.Context, client *kafkawire.Client, names []string, sasl config.SASL) (m kafkawire.Metadata, err error) {
@@ -114,7 +117,7 @@ func metadata(ctx context.Context, client *kafkawire.Client, names []string, sas
 			errors.As(err, &certificate) || errors.As(err, &expired) || strings.Contains(err.Error(), "tls:") {
 			return m, err
 		}
-		if sasl.Mechanism != "" && closed(err) && attempt >= logins {
+		if closed(err) && (sasl.Mechanism != "" && attempt >= logins || attempt >= closings) {
 			return m, err
 		}
 		last := err

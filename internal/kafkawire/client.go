@@ -36,6 +36,7 @@ type Client struct {
 	bootstrap   net.Addr
 	correlation atomic.Int32
 	refreshing  chan struct{} // holds a token while metadata is being asked for
+	rotation    rotation
 
 	mu           sync.Mutex
 	addresses    map[int32]net.Addr

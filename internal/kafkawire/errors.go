@@ -40,6 +40,10 @@ func Retriable(err error) (moved, retriable bool) {
 	if err == nil {
 		return false, false
 	}
+	var rotating *rotatingError
+	if errors.As(err, &rotating) {
+		return true, true
+	}
 	var code kafka.Error
 	if errors.As(err, &code) {
 		switch code {

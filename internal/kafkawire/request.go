@@ -86,8 +86,9 @@ func (c *Client) Do(ctx context.Context, r *Request) error {
 		r.exchange = nil
 		e.interrupt()
 		c.forgetVersions(r.Broker)
-		return fail(err)
+		return fail(c.rotation.judge(err, time.Now()))
 	}
+	c.rotation.welcome()
 	in := Reader{B: e.in[4:], Flexible: e.flexible && r.Key != protocol.ApiVersions}
 	in.Tags()
 	in.Flexible = e.flexible
