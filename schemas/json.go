@@ -1,6 +1,7 @@
 package schemas
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"math"
@@ -21,12 +22,7 @@ func (c Contract) ReadJSON(rows *Rows, values map[string]json.RawMessage) error 
 			continue
 		}
 		var err error
-		if in.Kind == Category {
-			categories[i], err = jsonCategory(value)
-		} else {
-			numbers[i], err = jsonNumber(in.Kind, value)
-		}
-		if err != nil {
+		if numbers[i], categories[i], err = ParseJSON(in.Kind, value); err != nil {
 			rows.DropLast()
 			return fmt.Errorf("input %q: %w", in.Name, err)
 		}
@@ -34,7 +30,21 @@ func (c Contract) ReadJSON(rows *Rows, values map[string]json.RawMessage) error 
 	return nil
 }
 
-func jsonCategory(value json.RawMessage) ([]byte, error) {
+// ParseJSON reads one valid JSON value as [Contract.ReadJSON] does: NaN and nil are missing. A category may alias value.
+// The error shows the value; whose it is, the caller knows.
+func ParseJSON(kind Kind, value []byte) (number float64, category []byte, err error) {
+	if kind == Category {
+		category, err = jsonCategory(value)
+		return math.NaN(), category, err
+	}
+	number, err = jsonNumber(kind, value)
+	return number, nil, err
+}
+
+func jsonCategory(value []byte) ([]byte, error) {
+	if n := len(value); n >= 2 && value[0] == '"' && bytes.IndexByte(value, '\\') < 0 && utf8.Valid(value) {
+		return value[1 : n-1 : n-1], nil
+	}
 	var text *string
 	if err := json.Unmarshal(value, &text); err != nil {
 		return nil, fmt.Errorf("%.40s is not a string", value)
@@ -45,7 +55,7 @@ func jsonCategory(value json.RawMessage) ([]byte, error) {
 	return append([]byte{}, *text...), nil // not nil for an empty text
 }
 
-func jsonNumber(kind Kind, value json.RawMessage) (float64, error) {
+func jsonNumber(kind Kind, value []byte) (float64, error) {
 	text := string(value)
 	switch {
 	case text == "null":

@@ -31,6 +31,7 @@ type Config struct {
 	Reasons      Reasons      `yaml:"reasons"`       // explanations in each score
 	Drift        Drift        `yaml:"drift"`         // population statistics and alarm
 	Admin        Admin        `yaml:"admin"`         // metrics, probes, profiling
+	HTTP         HTTP         `yaml:"http"`          // prediction API
 	Log          Log          `yaml:"log"`           // level and form of the log
 	Shutdown     Shutdown     `yaml:"shutdown"`      // drain on SIGTERM
 }
@@ -275,6 +276,7 @@ func Default() Config {
 			ClearHold:        30,
 		},
 		Admin:    Admin{Listen: "127.0.0.1:9095"},
+		HTTP:     defaultHTTP(),
 		Log:      Log{Level: "info", Format: "auto"},
 		Shutdown: Shutdown{Grace: Duration(25 * time.Second)},
 	}

@@ -81,6 +81,7 @@ func (c *Config) faults(named map[string]bool) []error {
 	if c.Admin.Listen != "" {
 		k.address("admin.listen", c.Admin.Listen)
 	}
+	c.checkHTTP(&k)
 	k.check(c.Admin.MaxLag >= 0, "admin.max_lag", "%d is negative; 0 means no bound", c.Admin.MaxLag)
 	k.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
 	k.oneOf("log.format", c.Log.Format, "auto", "json", "console")

@@ -282,7 +282,7 @@ func (w *fileWriter) write(row, margins []float64) error {
 	b = append(b, `{"row":`...)
 	b = strconv.AppendInt(b, int64(w.written), 10)
 	b = append(b, `,"margin":`...)
-	b = appendFloats(b, margins)
+	b = AppendNumbers(b, margins)
 	switch {
 	case w.model.Link.Probability() && len(margins) == 1:
 		b = append(b, `,"probability":`...)
@@ -291,7 +291,7 @@ func (w *fileWriter) write(row, margins []float64) error {
 	default:
 		b = append(b, `,"prediction":`...)
 	}
-	b = appendFloats(b, w.predictions)
+	b = AppendNumbers(b, w.predictions)
 	if w.names != nil {
 		b = append(b, `,"contributions":`...)
 		b = w.appendContributions(b, row)
@@ -318,10 +318,10 @@ func (w *fileWriter) appendContributions(b []byte, row []float64) []byte {
 		b = append(b, '{')
 		for i, c := range w.contributions[k*e.Features() : (k+1)*e.Features()] {
 			b = append(append(b, w.names[i]...), ':')
-			b = append(appendFloat(b, c), ',')
+			b = append(AppendNumber(b, c), ',')
 		}
 		b = append(b, `"bias":`...)
-		b = append(appendFloat(b, bias), '}')
+		b = append(AppendNumber(b, bias), '}')
 	}
 	if e.Outputs() > 1 {
 		b = append(b, ']')
@@ -329,14 +329,14 @@ func (w *fileWriter) appendContributions(b []byte, row []float64) []byte {
 	return b
 }
 
-// appendFloats writes one number as it is and several as a list.
-func appendFloats(b []byte, x []float64) []byte {
+// AppendNumbers writes one number as it is and several as a list.
+func AppendNumbers(b []byte, x []float64) []byte {
 	if len(x) == 1 {
-		return appendFloat(b, x[0])
+		return AppendNumber(b, x[0])
 	}
 	for i, v := range x {
 		b = append(b, "[,"[min(i, 1)])
-		b = appendFloat(b, v)
+		b = AppendNumber(b, v)
 	}
 	return append(b, ']')
 }

@@ -129,17 +129,17 @@ func (w *writer) flush() error {
 		b = append(b, `{"row":`...)
 		b = strconv.AppendInt(b, int64(w.written), 10)
 		b = append(b, `,"margin":`...)
-		b = appendFloat(b, w.results.Margin[i])
+		b = AppendNumber(b, w.results.Margin[i])
 		b = append(b, `,"probability":`...)
-		b = appendFloat(b, p)
+		b = AppendNumber(b, p)
 		if w.names != nil {
 			b = append(b, `,"contributions":{`...)
 			for k, c := range w.results.Contributions(i) {
 				b = append(append(b, w.names[k]...), ':')
-				b = append(appendFloat(b, c), ',')
+				b = append(AppendNumber(b, c), ',')
 			}
 			b = append(b, `"bias":`...)
-			b = append(appendFloat(b, w.results.Bias), '}')
+			b = append(AppendNumber(b, w.results.Bias), '}')
 		}
 		b = append(b, '}', '\n')
 		w.line = b
@@ -156,8 +156,8 @@ func (w *writer) flush() error {
 	return nil
 }
 
-// appendFloat writes the shortest JSON number that reads back to the same bits.
-func appendFloat(dst []byte, x float64) []byte {
+// AppendNumber writes the shortest JSON number that reads back to the same bits.
+func AppendNumber(dst []byte, x float64) []byte {
 	if size := math.Abs(x); size != 0 && (size < 1e-6 || size >= 1e21) {
 		return strconv.AppendFloat(dst, x, 'e', -1, 64)
 	}

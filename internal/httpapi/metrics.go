@@ -1,0 +1,92 @@
+package httpapi
+
+import (
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/churnstream/churnstream/scoring"
+)
+
+// metrics are those of the API. Labels hold routes and inputs, never a customer or a principal.
+type metrics struct {
+	requests    *prometheus.CounterVec   // route, method, code
+	seconds     *prometheus.HistogramVec // route
+	inFlight    prometheus.Gauge
+	refused     *prometheus.CounterVec // reason
+	predictions *prometheus.CounterVec // decision, of
+	missing     *prometheus.CounterVec // input
+	unseen      *prometheus.CounterVec // input
+	cacheHits   prometheus.Counter
+	cacheMisses prometheus.Counter
+	streams     prometheus.Gauge
+	dropped     prometheus.Counter
+	published   *prometheus.CounterVec // what
+	lost        prometheus.Counter
+	viewed      prometheus.Counter
+}
+
+func newMetrics(reg prometheus.Registerer, model *scoring.Model) *metrics {
+	counter := func(name, help string) prometheus.Counter {
+		c := prometheus.NewCounter(prometheus.CounterOpts{Namespace: "churnstream", Subsystem: "http", Name: name, Help: help})
+		reg.MustRegister(c)
+		return c
+	}
+	counters := func(name, help string, labels ...string) *prometheus.CounterVec {
+		c := prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "churnstream", Subsystem: "http", Name: name, Help: help}, labels)
+		reg.MustRegister(c)
+		return c
+	}
+	gauge := func(name, help string) prometheus.Gauge {
+		g := prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "churnstream", Subsystem: "http", Name: name, Help: help})
+		reg.MustRegister(g)
+		return g
+	}
+	m := &metrics{
+		requests:    counters("requests_total", "Answered requests.", "route", "method", "code"),
+		inFlight:    gauge("requests_in_flight", "Requests under way; streams are not counted."),
+		refused:     counters("refused_total", "Requests refused before their work: shed (no place), rate, unauthenticated, forbidden.", "reason"),
+		predictions: counters("predictions_total", "Rows scored by requests.", "decision"),
+		missing:     counters("missing_total", "Predicted rows without a value of an input.", "input"),
+		unseen:      counters("unseen_total", "Predicted rows with a category of an input that the training data did not have.", "input"),
+		cacheHits:   counter("cache_hits_total", "Single predictions answered from the cache."),
+		cacheMisses: counter("cache_misses_total", "Single predictions that were not in the cache."),
+		streams:     gauge("streams", "Open score streams."),
+		dropped:     counter("stream_dropped_total", "Streams that were ended because their client read too slowly."),
+		published:   counters("published_total", "Records published for requests: event, prediction, erasure.", "what"),
+		lost:        counter("publish_failed_total", "Records of requests whose publication was given up."),
+		viewed:      counter("view_records_total", "Records of the score topic that were taken into the store."),
+		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Namespace: "churnstream", Subsystem: "http", Name: "request_seconds",
+			Help:                        "Time from the request's headers to the end of the answer.",
+			Buckets:                     []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
+			NativeHistogramBucketFactor: 1.1, NativeHistogramMaxBucketNumber: 160,
+		}, []string{"route"}),
+	}
+	reg.MustRegister(m.seconds)
+	for _, in := range model.Contract().Inputs {
+		m.missing.WithLabelValues(in.Name)
+		m.unseen.WithLabelValues(in.Name)
+	}
+	return m
+}
+
+func (m *metrics) answered(route, method string, code int, took time.Duration) {
+	m.requests.WithLabelValues(route, method, strconv.Itoa(code)).Inc()
+	m.seconds.WithLabelValues(route).Observe(took.Seconds())
+}
+
+func (m *metrics) predicted(churn bool, missing, unseen []string) {
+	decision := Retain
+	if churn {
+		decision = Churn
+	}
+	m.predictions.WithLabelValues(string(decision)).Inc()
+	for _, input := range missing {
+		m.missing.WithLabelValues(input).Inc()
+	}
+	for _, input := range unseen {
+		m.unseen.WithLabelValues(input).Inc()
+	}
+}

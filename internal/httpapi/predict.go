@@ -1,0 +1,174 @@
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"reflect"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/churnstream/churnstream/schemas"
+)
+
+// optional is a query parameter whose absence means something.
+type optional[T any] struct {
+	value T
+	set   bool
+}
+
+// Schema implements huma.SchemaProvider.
+func (o optional[T]) Schema(r huma.Registry) *huma.Schema {
+	return huma.SchemaFromType(r, reflect.TypeFor[T]())
+}
+
+// Receiver implements huma.ParamWrapper.
+func (o *optional[T]) Receiver() reflect.Value { return reflect.ValueOf(&o.value).Elem() }
+
+// OnParamSet implements huma.ParamReactor.
+func (o *optional[T]) OnParamSet(set bool, _ any) { o.set = set }
+
+// explainInput says what a caller wants beside the probability.
+type explainInput struct {
+	Explain       optional[int] `query:"explain" minimum:"0" maximum:"100" doc:"How many features explanations.top_features names. A single prediction has as many as the server is set to, a batch none unless asked"`
+	Contributions bool          `query:"contributions" doc:"Whether answers carry the signed contribution of every input"`
+}
+
+func (s *Server) wish(in *explainInput, usual int) (explain, error) {
+	e := explain{reasons: usual, contributions: in.Contributions}
+	if in.Explain.set {
+		e.reasons = in.Explain.value
+	}
+	if e.contributions && s.predictor.names == nil {
+		return e, newProblem(http.StatusUnprocessableEntity, "contributions: %v", errNoContributions)
+	}
+	return e, nil
+}
+
+func (s *Server) registerPredictions(in inputSchemas) {
+	huma.Register(s.api, s.operation(huma.Operation{
+		OperationID: "predict", Method: http.MethodPost, Path: "/v1/predict", Tags: []string{"predictions"},
+		Summary: "The probability that one customer churns, and why",
+		RequestBody: &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{
+			typeJSON: {Schema: in.customer, Example: in.example},
+		}},
+		Responses: answer("The prediction", map[string]*huma.Schema{typeJSON: schemaOf[Prediction](s)}),
+	}, route{scope: scopePredict, bodyLimit: s.cfg.Limits.BodyBytes}, http.StatusRequestTimeout, http.StatusUnprocessableEntity),
+		func(_ context.Context, in *explainInput) (*huma.StreamResponse, error) {
+			e, err := s.wish(in, s.predictor.usual.reasons)
+			if err != nil {
+				return nil, err
+			}
+			return raw(func(x *exchange, r *http.Request) { s.predict(x, r, e) }), nil
+		})
+	s.registerBatch(in)
+}
+
+func (s *Server) predict(x *exchange, r *http.Request, e explain) {
+	if t := mediaType(r); t != "" && t != typeJSON {
+		unsupported(x, typeJSON).write(x)
+		return
+	}
+	b := s.predictor.take(e)
+	defer s.predictor.give(b)
+	if refusal := s.readOne(b, r); refusal != nil {
+		refusal.write(x)
+		return
+	}
+	o, err := s.predictor.one(b)
+	if err != nil {
+		cannotScore(err).write(x)
+		return
+	}
+	customer := b.reader.envelope.customer
+	sequence := int64(-1)
+	publish := s.kafka != nil && s.cfg.PublishPredictions
+	if customer == nil || publish {
+		if sequence, err = s.store.sequence(1); err != nil {
+			s.storeFault(x, err).write(x)
+			return
+		}
+	}
+	if customer == nil {
+		b.key = s.store.appendCustomer(b.key[:0], sequence)
+		customer = b.key
+	}
+	if publish && !s.publishPrediction(x, customer, o, sequence) {
+		return
+	}
+	s.metrics.predicted(o.churn, o.missing, o.unseen)
+	b.out = append(s.predictor.appendPrediction(append(b.out[:0], '{'), customer, o.text), '}', '\n')
+	writeJSON(x, http.StatusOK, b.out)
+}
+
+// readOne reads the one row of a request into the bench.
+func (s *Server) readOne(b *bench, r *http.Request) *problem {
+	var err error
+	if b.body, err = readAll(b.body[:0], r.Body); err != nil {
+		return bodyProblem(err, s.cfg.Limits.BodyBytes)
+	}
+	text, err := newJSONText(b.body)
+	if err == nil {
+		b.reader.rows.Reset()
+		if err = b.reader.readObject(&text, "body"); err == nil {
+			err = text.end()
+		}
+	}
+	if err != nil {
+		return newProblem(http.StatusBadRequest, "the body is not JSON: %v", err)
+	}
+	if len(b.reader.faults) > 0 {
+		return invalid(b.reader.faults)
+	}
+	return nil
+}
+
+// readAll appends to dst.
+func readAll(dst []byte, from io.Reader) ([]byte, error) {
+	for {
+		if len(dst) == cap(dst) {
+			dst = append(dst, 0)[:len(dst)]
+		}
+		n, err := from.Read(dst[len(dst):cap(dst)])
+		dst = dst[:len(dst)+n]
+		if errors.Is(err, io.EOF) {
+			return dst, nil
+		}
+		if err != nil {
+			return dst, err
+		}
+	}
+}
+
+// cannotScore tells why the model refuses a row.
+func cannotScore(err error) *problem {
+	var refused *schemas.RecordError
+	fault := &huma.ErrorDetail{Location: "body", Message: err.Error()}
+	if errors.As(err, &refused) {
+		fault.Message = refused.Err.Error()
+		if refused.Path != "" {
+			fault.Location += "." + refused.Path
+		}
+	}
+	return invalid([]*huma.ErrorDetail{fault})
+}
+
+// storeFault is a failure of the disk. Where, is for the log.
+func (s *Server) storeFault(x *exchange, err error) *problem {
+	s.log.Error().Err(err).Str("request_id", x.requestID).Msg("the store failed")
+	return newProblem(http.StatusInternalServerError, "the server's store failed; the request id tells its operator where")
+}
+
+// publishPrediction answers for itself and gives false where the prediction cannot be published: it would not count in
+// statistics.
+func (s *Server) publishPrediction(x *exchange, customer []byte, o *outcome, sequence int64) bool {
+	score := s.predictor.score(customer, o, "http-"+s.store.name, sequence, time.Now())
+	if !s.kafka.publishPrediction(&score, x) {
+		later(http.StatusServiceUnavailable, time.Second, "predictions are published and Kafka is behind; ask again later").write(x)
+		return false
+	}
+	s.metrics.published.WithLabelValues("prediction").Inc()
+	return true
+}
