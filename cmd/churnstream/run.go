@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"io"
 	"os"
 	"runtime"
@@ -57,23 +58,30 @@ func runWorker(ctx context.Context, use opened, logOutput io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if cfg.Admin.Listen == "" {
-		return w.Run(ctx)
-	}
-	server, err := admin.New(
-		admin.Config{Listen: cfg.Admin.Listen, Pprof: cfg.Admin.Pprof},
-		admin.Version{Version: buildVersion(), Go: runtime.Version(), Model: use.model.Name() + "@" + use.model.Version()},
-		w, metrics,
-	)
-	if err != nil {
-		return err
-	}
-	log.Info().Str("address", server.Addr()).Msg("admin HTTP: /metrics /livez /readyz /version")
-	// The probes answer until the drain is over: the worker's end stops them, not the signal.
+	// The listeners answer until the drain is over: the worker's end stops them, not the signal.
 	serve, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	g, group := errgroup.WithContext(ctx)
-	g.Go(func() error { return server.Run(serve) })
+	if cfg.HTTP.Listen != "" {
+		api, err := newHTTPAPI(use, true, log, metrics, nil, nil, w.Ready)
+		if err != nil {
+			return err
+		}
+		g.Go(func() error { return api.Run(serve, cfg.Shutdown.Grace.Std()) })
+	}
+	if cfg.Admin.Listen != "" {
+		server, err := admin.New(
+			admin.Config{Listen: cfg.Admin.Listen, Pprof: cfg.Admin.Pprof},
+			admin.Version{Version: buildVersion(), Go: runtime.Version(), Model: use.model.Name() + "@" + use.model.Version()},
+			w, metrics,
+		)
+		if err != nil {
+			stop()
+			return errors.Join(err, g.Wait())
+		}
+		log.Info().Str("address", server.Addr()).Msg("admin HTTP: /metrics /livez /readyz /version")
+		g.Go(func() error { return server.Run(serve) })
+	}
 	g.Go(func() error {
 		defer stop()
 		return w.Run(group)

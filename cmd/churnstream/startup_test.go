@@ -85,6 +85,8 @@ func TestEveryCommandHasHelpWithAnExample(t *testing.T) {
 	for _, args := range [][]string{
 		{"demo"},
 		{"run"},
+		{"serve"},
+		{"apikey"},
 		{"dev"},
 		{"produce"},
 		{"train"},

@@ -44,11 +44,6 @@ func (s *Server) registerBatch(in inputSchemas) {
 		Description: "A JSON array is read whole and answered with one object. JSON lines and CSV (a header line names the inputs and, perhaps, " +
 			"customer_id) are answered with JSON lines while they are read: a line a row, then one with `rows` and `failed`. " +
 			"A row that is wrong does not hold up the others; its line says everything that is wrong with it.",
-		RequestBody: &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{
-			typeJSON:   {Schema: rows, Example: []any{in.example}},
-			typeNDJSON: {Schema: &huma.Schema{Type: huma.TypeString, Description: "An object a line, each as a body of /v1/predict"}},
-			typeCSV:    {Schema: &huma.Schema{Type: huma.TypeString, Description: "A header line, then a row a line; an empty cell is missing"}},
-		}},
 		Responses: answer("A prediction or the faults of each row", map[string]*huma.Schema{
 			typeJSON:   schemaOf[Batch](s),
 			typeNDJSON: {AnyOf: []*huma.Schema{schemaOf[BatchRow](s), schemaOf[BatchEnd](s)}},
@@ -72,6 +67,11 @@ func (s *Server) registerBatch(in inputSchemas) {
 				}
 			}), nil
 		})
+	s.documentBody("/v1/predict:batch", map[string]*huma.MediaType{
+		typeJSON:   {Schema: rows, Example: []any{in.example}},
+		typeNDJSON: {Schema: &huma.Schema{Type: huma.TypeString, Description: "An object a line, each as a body of /v1/predict"}},
+		typeCSV:    {Schema: &huma.Schema{Type: huma.TypeString, Description: "A header line, then a row a line; an empty cell is missing"}},
+	})
 }
 
 // chunkRows is how many rows are scored together.

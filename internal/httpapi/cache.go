@@ -28,7 +28,9 @@ func newCache(entries int, hits, misses func()) *cache {
 	return c
 }
 
-func (c *cache) shard(key []byte) *cacheShard { return &c.shards[xxhash.Sum64(key)%uint64(len(c.shards))] }
+func (c *cache) shard(key []byte) *cacheShard {
+	return &c.shards[xxhash.Sum64(key)%uint64(len(c.shards))]
+}
 
 func (c *cache) get(key []byte) (*outcome, bool) {
 	s := c.shard(key)

@@ -30,13 +30,13 @@ func (s *Server) registerEvents(in inputSchemas) {
 		Summary: "Publish events to the activity topic",
 		Description: "One JSON object, or JSON lines. The events are held to the model's contract, written as Avro and acknowledged by Kafka before the answer. " +
 			"When one of several is wrong, none is published. A repeated request publishes again.",
-		RequestBody: &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{
-			typeJSON:   {Schema: in.event, Example: example},
-			typeNDJSON: {Schema: &huma.Schema{Type: huma.TypeString, Description: "An object a line"}},
-		}},
 		Responses: map[string]*huma.Response{"202": accepted["200"]},
 	}, route{scope: scopePredict, bodyLimit: s.cfg.Limits.BodyBytes}, http.StatusRequestTimeout, http.StatusUnprocessableEntity, http.StatusGatewayTimeout),
 		func(context.Context, *struct{}) (*huma.StreamResponse, error) { return raw(s.publishEvents), nil })
+	s.documentBody("/v1/events", map[string]*huma.MediaType{
+		typeJSON:   {Schema: in.event, Example: example},
+		typeNDJSON: {Schema: &huma.Schema{Type: huma.TypeString, Description: "An object a line"}},
+	})
 }
 
 func (s *Server) publishEvents(x *exchange, r *http.Request) {

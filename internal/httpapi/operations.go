@@ -95,9 +95,9 @@ func (s *Server) operation(op huma.Operation, at route, errors ...int) huma.Oper
 		}
 		op.Description = strings.TrimSpace(op.Description + fmt.Sprintf(" Needs the scope `%s`.", at.scope))
 	}
-	op.Errors = append(codes, errors...)
-	slices.Sort(op.Errors)
-	op.Errors = slices.Compact(op.Errors)
+	codes = append(codes, errors...)
+	slices.Sort(codes)
+	op.Errors = slices.Compact(codes)
 	return op
 }
 
@@ -113,6 +113,12 @@ func answer(description string, content map[string]*huma.Schema) map[string]*hum
 		r.Content[name] = &huma.MediaType{Schema: schema}
 	}
 	return map[string]*huma.Response{"200": r}
+}
+
+// documentBody describes the body of a POST operation that reads it for itself: what is registered with an operation,
+// huma reads and judges.
+func (s *Server) documentBody(path string, content map[string]*huma.MediaType) {
+	s.api.OpenAPI().Paths[path].Post.RequestBody = &huma.RequestBody{Required: true, Content: content}
 }
 
 // raw is the answer of an operation that reads and writes for itself.

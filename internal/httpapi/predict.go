@@ -50,10 +50,7 @@ func (s *Server) wish(in *explainInput, usual int) (explain, error) {
 func (s *Server) registerPredictions(in inputSchemas) {
 	huma.Register(s.api, s.operation(huma.Operation{
 		OperationID: "predict", Method: http.MethodPost, Path: "/v1/predict", Tags: []string{"predictions"},
-		Summary: "The probability that one customer churns, and why",
-		RequestBody: &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{
-			typeJSON: {Schema: in.customer, Example: in.example},
-		}},
+		Summary:   "The probability that one customer churns, and why",
 		Responses: answer("The prediction", map[string]*huma.Schema{typeJSON: schemaOf[Prediction](s)}),
 	}, route{scope: scopePredict, bodyLimit: s.cfg.Limits.BodyBytes}, http.StatusRequestTimeout, http.StatusUnprocessableEntity),
 		func(_ context.Context, in *explainInput) (*huma.StreamResponse, error) {
@@ -63,6 +60,9 @@ func (s *Server) registerPredictions(in inputSchemas) {
 			}
 			return raw(func(x *exchange, r *http.Request) { s.predict(x, r, e) }), nil
 		})
+	s.documentBody("/v1/predict", map[string]*huma.MediaType{
+		typeJSON: {Schema: in.customer, Example: in.example},
+	})
 	s.registerBatch(in)
 }
 

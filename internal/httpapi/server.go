@@ -8,7 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	stdlog "log"
+	stdlog "log" //nolint:depguard // net/http takes no other
 	"net"
 	"net/http"
 	"os"
@@ -262,13 +262,12 @@ func (s *Server) unauthenticated(x *exchange, r *http.Request, err error) *probl
 func (s *Server) unknown(x *exchange, r *http.Request, handler http.Handler) {
 	answer := &statusOnly{header: http.Header{}}
 	handler.ServeHTTP(answer, r)
-	switch {
-	case answer.status == http.StatusMethodNotAllowed:
-		x.Header()["Allow"] = answer.header["Allow"]
-		newProblem(answer.status, "this path takes %s", strings.Join(answer.header["Allow"], ", ")).write(x)
-	default:
+	if answer.status != http.StatusMethodNotAllowed {
 		newProblem(http.StatusNotFound, "there is no such path; /docs lists them").write(x)
+		return
 	}
+	x.Header()["Allow"] = answer.header["Allow"]
+	newProblem(answer.status, "this path takes %s", strings.Join(answer.header["Allow"], ", ")).write(x)
 }
 
 // statusOnly keeps what a handler says but its body.
@@ -325,18 +324,15 @@ func (s *Server) finish(x *exchange, r *http.Request, at route) {
 		method = "other"
 	}
 	s.metrics.answered(at.name, method, x.status, took)
-	line := s.log.Info()
+	level := zerolog.InfoLevel
 	if at.scope == anybody && x.status < 400 {
-		line = s.log.Debug() // probes and scrapes
-	}
-	if line == nil {
-		return
+		level = zerolog.DebugLevel // probes and scrapes
 	}
 	who := "none"
 	if x.principal != nil {
 		who = x.principal.shown
 	}
-	line.Str("request_id", x.requestID).Str("trace_id", x.traceID).Str("span_id", x.spanID).
+	s.log.WithLevel(level).Str("request_id", x.requestID).Str("trace_id", x.traceID).Str("span_id", x.spanID).
 		Str("method", method).Str("route", at.name).Int("status", x.status).Dur("latency", took).
 		Int64("bytes", x.bytes).Str("principal", who).Str("model_version", s.deps.Model.Version()).Msg("request")
 }
