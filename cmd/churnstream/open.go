@@ -53,7 +53,11 @@ func open(path string, s streams) (o opened, err error) {
 		return o, unusable(err)
 	}
 	if o.model != nil {
-		if _, err := schemas.NewDecoder(worker.Reading(o.cfg, o.model, o.registry, o.reading)); err != nil {
+		reading, err := worker.Reading(o.cfg, o.model, o.registry, o.reading)
+		if err == nil {
+			_, err = schemas.NewDecoder(reading)
+		}
+		if err != nil {
 			return o, unusable(fmt.Errorf("events: %w", err))
 		}
 	}

@@ -2,6 +2,7 @@ package avroschema
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -100,6 +101,37 @@ func TestReferencesAreKnownByName(t *testing.T) {
 	}
 	if _, err := Parse(`{"type":"array","items":"x.Money"}`); err == nil {
 		t.Fatal("an undefined reference was accepted")
+	}
+}
+
+// Each level offers two records of one short name, of which the second has to be tried when the first fails far below.
+func TestInvolvedSchemasAreGivenUpInTime(t *testing.T) {
+	const depth = 60
+	schema := func(leaf string) string {
+		text := leaf
+		for i := range depth {
+			text = fmt.Sprintf(`[{"type":"record","name":"a.L%d","fields":[{"name":"f","type":%s}]},{"type":"record","name":"b.L%d","fields":[{"name":"f","type":%s}]}]`,
+				i, text, i, map[bool]string{true: leaf, false: fmt.Sprintf(`["a.L%d","b.L%d"]`, i-1, i-1)}[i == 0])
+		}
+		return text
+	}
+	reader, err := Parse(schema(`"int"`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	writer, err := Parse(schema(`"string"`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if found := Incompatibilities(reader, writer); len(found) == 0 {
+		t.Error("found compatible")
+	}
+	var value any = "no int"
+	for range depth {
+		value = map[string]any{"f": value}
+	}
+	if _, err := AppendDefault(nil, reader, value); err == nil {
+		t.Error("the default is accepted")
 	}
 }
 

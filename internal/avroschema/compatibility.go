@@ -21,13 +21,17 @@ func (i Incompatibility) String() string {
 // Incompatibilities returns every reason why data written with writer cannot be read with reader under the resolution
 // rules of the Avro specification; none means that it can. Names are compared without their namespace.
 func Incompatibilities(reader, writer *Type) []Incompatibility {
-	c := checker{seen: make(map[[2]*Type]bool)}
+	c := checker{seen: make(map[[2]*Type]bool), steps: new(int)}
 	return c.check(reader, writer, "", nil)
 }
 
 type checker struct {
-	seen map[[2]*Type]bool // pairs of records that are being compared or were: a type that refers to itself ends here
+	seen  map[[2]*Type]bool // pairs of records that are being compared or were: a type that refers to itself ends here
+	steps *int              // taken so far, by trials too
 }
+
+// maxSteps bounds the work: each union on the way down may multiply it by its number of branches.
+const maxSteps = 1 << 17
 
 func (c *checker) check(r, w *Type, at string, found []Incompatibility) []Incompatibility {
 	report := func(kind, place, format string, args ...any) []Incompatibility {
@@ -36,6 +40,9 @@ func (c *checker) check(r, w *Type, at string, found []Incompatibility) []Incomp
 			location = "/"
 		}
 		return append(found, Incompatibility{kind, location, fmt.Sprintf(format, args...)})
+	}
+	if *c.steps++; *c.steps > maxSteps {
+		return report("TYPE_MISMATCH", "", "the schemas are too involved to be compared")
 	}
 	switch {
 	case w.Kind == Union:
@@ -109,7 +116,7 @@ func (c *checker) check(r, w *Type, at string, found []Incompatibility) []Incomp
 // learns while trying a branch that fails must not count.
 func (c *checker) readable(r, w *Type) bool {
 	for _, branch := range r.Branches {
-		trial := checker{seen: make(map[[2]*Type]bool, len(c.seen))}
+		trial := checker{seen: make(map[[2]*Type]bool, len(c.seen)), steps: c.steps}
 		for pair := range c.seen {
 			trial.seen[pair] = true
 		}

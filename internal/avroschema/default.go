@@ -51,12 +51,16 @@ func (t *Type) checkDefaults(path string, seen map[*Type]bool) error {
 // a union may be a value of any branch; the first that takes it is written. A field that the value of a record leaves
 // out has its own default.
 func AppendDefault(dst []byte, t *Type, value any) ([]byte, error) {
-	return appendDefault(dst, t, value, 0)
+	w := defaultWriter{}
+	return w.append(dst, t, value, 0)
 }
 
-func appendDefault(dst []byte, t *Type, value any, depth int) ([]byte, error) {
-	if depth > maxDepth {
-		return nil, fmt.Errorf("values nest deeper than %d", maxDepth)
+// defaultWriter counts the values that it looks at: each union on the way down may try every branch.
+type defaultWriter struct{ steps int }
+
+func (w *defaultWriter) append(dst []byte, t *Type, value any, depth int) ([]byte, error) {
+	if w.steps++; depth > maxDepth || w.steps > maxSteps {
+		return nil, errors.New("the value is too involved")
 	}
 	refused := fmt.Errorf("%s is no %s", brief(value), t)
 	switch t.Kind {
@@ -104,7 +108,7 @@ func appendDefault(dst []byte, t *Type, value any, depth int) ([]byte, error) {
 		}
 	case Union:
 		for i, branch := range t.Branches {
-			out, err := appendDefault(binary.AppendVarint(dst, int64(i)), branch, value, depth+1)
+			out, err := w.append(binary.AppendVarint(dst, int64(i)), branch, value, depth+1)
 			if err == nil {
 				return out, nil
 			}
@@ -113,7 +117,7 @@ func appendDefault(dst []byte, t *Type, value any, depth int) ([]byte, error) {
 		if list, ok := value.([]any); ok {
 			return appendBlock(dst, t, len(list), func(dst []byte) (_ []byte, err error) {
 				for i := 0; i < len(list) && err == nil; i++ {
-					dst, err = appendDefault(dst, t.Items, list[i], depth+1)
+					dst, err = w.append(dst, t.Items, list[i], depth+1)
 				}
 				return dst, err
 			})
@@ -123,7 +127,7 @@ func appendDefault(dst []byte, t *Type, value any, depth int) ([]byte, error) {
 			return appendBlock(dst, t, len(entries), func(dst []byte) (_ []byte, err error) {
 				for key, v := range entries {
 					dst = append(binary.AppendVarint(dst, int64(len(key))), key...)
-					if dst, err = appendDefault(dst, t.Items, v, depth+1); err != nil {
+					if dst, err = w.append(dst, t.Items, v, depth+1); err != nil {
 						return nil, err
 					}
 				}
@@ -132,13 +136,13 @@ func appendDefault(dst []byte, t *Type, value any, depth int) ([]byte, error) {
 		}
 	case Record:
 		if fields, ok := value.(map[string]any); ok {
-			return appendRecord(dst, t, fields, depth)
+			return w.record(dst, t, fields, depth)
 		}
 	}
 	return nil, refused
 }
 
-func appendRecord(dst []byte, t *Type, fields map[string]any, depth int) (_ []byte, err error) {
+func (w *defaultWriter) record(dst []byte, t *Type, fields map[string]any, depth int) (_ []byte, err error) {
 	for i := range t.Fields {
 		f := &t.Fields[i]
 		v, given := fields[f.Name]
@@ -148,7 +152,7 @@ func appendRecord(dst []byte, t *Type, fields map[string]any, depth int) (_ []by
 			}
 			v = f.Default
 		}
-		if dst, err = appendDefault(dst, f.Type, v, depth+1); err != nil {
+		if dst, err = w.append(dst, f.Type, v, depth+1); err != nil {
 			return nil, fmt.Errorf("field %q: %w", f.Name, err)
 		}
 	}

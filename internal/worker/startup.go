@@ -89,9 +89,13 @@ func (w *Worker) publish(ctx context.Context, subject, schema string) (id int32,
 
 // Reading completes how events are read: for a model's inputs, with schemas from registry and from the subject of the
 // events.
-func Reading(cfg config.Config, model *scoring.Model, registry schemas.Registry, reading schemas.DecoderConfig) schemas.DecoderConfig {
-	reading.Contract, reading.Registry, reading.Subject = model.Contract(), registry, schemas.Subject(cfg.Topics.Events)
-	return reading
+func Reading(cfg config.Config, model *scoring.Model, registry schemas.Registry, reading schemas.DecoderConfig) (schemas.DecoderConfig, error) {
+	list, err := Publications(cfg, model, reading.Reader)
+	if err != nil {
+		return reading, err
+	}
+	reading.Contract, reading.Registry, reading.Subject = model.Contract(), registry, list[0].Subject
+	return reading, nil
 }
 
 // Publication is a schema that a worker registers when it starts.

@@ -134,7 +134,11 @@ func New(cfg config.Config, deps Dependencies) (*Worker, error) {
 	if w.client, err = kafkawire.NewClient(kafkawire.Config{Brokers: cfg.Brokers, ClientID: cfg.ClientID, Transport: deps.Transport}); err != nil {
 		return nil, err
 	}
-	if w.decoder, err = schemas.NewDecoder(Reading(cfg, w.model, w.registry, deps.Reading)); err != nil {
+	reading, err := Reading(cfg, w.model, w.registry, deps.Reading)
+	if err != nil {
+		return nil, err
+	}
+	if w.decoder, err = schemas.NewDecoder(reading); err != nil {
 		return nil, fmt.Errorf("model %s: %w", w.model.Name(), err)
 	}
 	consuming := consumer.NewMetrics(deps.Metrics)
