@@ -69,6 +69,9 @@ func load(dir string) (*Model, error) {
 	if m.pipeline, err = ParsePipeline(files[ModelFile]); err != nil {
 		return nil, fmt.Errorf("%s: %w", ModelFile, err)
 	}
+	if err := m.pipeline.attach(files); err != nil {
+		return nil, err
+	}
 	if m.program, err = m.pipeline.compile(m.manifest.Contract()); err != nil {
 		return nil, fmt.Errorf("%s: %w", ModelFile, err)
 	}
@@ -193,7 +196,8 @@ func (m *Model) ReferenceRows() int { return m.references }
 type Artefact struct {
 	Manifest  Manifest // FormatVersion and Files are filled in
 	Pipeline  Pipeline
-	Profile   []byte // JSON
+	Models    map[string][]byte // files of the steps of type Booster, by name
+	Profile   []byte            // JSON
 	Reference Reference
 }
 
@@ -215,6 +219,12 @@ func writeArtefact(dir string, a Artefact) (digest string, err error) {
 		return "", err
 	}
 	files := map[string][]byte{ProfileFile: a.Profile}
+	for name, data := range a.Models {
+		if !ModelFileName(name) {
+			return "", fmt.Errorf("%.60q is no name of a model file; name it like model.ubj", name)
+		}
+		files[name] = data
+	}
 	if files[ModelFile], err = json.Marshal(&a.Pipeline); err != nil {
 		return "", fmt.Errorf("%s: %w", ModelFile, err)
 	}

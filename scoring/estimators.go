@@ -888,21 +888,4 @@ type treesOperation struct {
 	from, to []int32
 }
 
-func (o *treesOperation) run(f *frame) {
-	features, outputs := len(o.from), len(o.to)
-	f.matrix, f.out = resized(f.matrix, f.n*features), resized(f.out, f.n*outputs)
-	for i, slot := range o.from {
-		at := i
-		for _, x := range f.column(slot) {
-			f.matrix[at] = x
-			at += features
-		}
-	}
-	o.engine.Margins(f.matrix, f.n, f.out, &f.scratch)
-	for k, slot := range o.to {
-		to := f.column(slot)
-		for r := range to {
-			to[r] = f.out[r*outputs+k]
-		}
-	}
-}
+func (o *treesOperation) run(f *frame) { predictEnsemble(f, o.engine, o.from, o.to) }

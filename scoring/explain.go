@@ -1,9 +1,5 @@
 package scoring
 
-import (
-	"github.com/churnstream/churnstream/scoring/trees"
-)
-
 // explainer gives the contributions to one column. For every row that is not refused, its base plus
 // all contributions is the column's value up to rounding.
 type explainer interface {
@@ -73,7 +69,7 @@ func (e *explainedSum) add(f *frame, row int, weight float64, to []float64) {
 
 // explainedTrees gives the contributions to one margin of a tree ensemble.
 type explainedTrees struct {
-	engine *trees.Engine
+	engine engine
 	from   []int32
 	groups []int32
 	output int

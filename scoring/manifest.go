@@ -134,7 +134,7 @@ func (m *Manifest) Validate() error {
 	for _, name := range sortedKeys(m.Files) {
 		switch f := m.Files[name]; {
 		case maxBytes(name) == 0:
-			fault("files: %q is no file of an artefact; want %s, %s and %s beside the manifest", name, ModelFile, ProfileFile, ReferenceFile)
+			fault("files: %q is no file of an artefact; want %s, %s, %s and models such as model.ubj beside the manifest", name, ModelFile, ProfileFile, ReferenceFile)
 		case f.Bytes < 0 || f.Bytes > maxBytes(name):
 			fault("files[%q].bytes: got %d, at most %d are read", name, f.Bytes, maxBytes(name))
 		case len(f.SHA256) != 64 || strings.Trim(f.SHA256, "0123456789abcdef") != "":
@@ -197,9 +197,11 @@ func maxBytes(file string) int64 {
 		return 512 << 20
 	case ProfileFile, ReferenceFile:
 		return 64 << 20
-	default:
-		return 0
 	}
+	if ModelFileName(file) {
+		return 512 << 20
+	}
+	return 0
 }
 
 // checkName accepts what is safe in file names, metric labels and log lines.

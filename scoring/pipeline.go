@@ -142,6 +142,7 @@ func transforms() map[string]func([]byte) (Transform, error) {
 		{PairwiseProbability{}, parseAs[PairwiseProbability]},
 		{CategoryCode{}, parseAs[CategoryCode]},
 		{Trees{}, parseAs[Trees]},
+		{Booster{}, parseAs[Booster]},
 	}
 	table := make(map[string]func([]byte) (Transform, error), len(list))
 	for _, t := range list {

@@ -15,7 +15,7 @@ import (
 )
 
 func newModel(s streams) *cobra.Command {
-	return group("model", "Inspect, verify and use model artefacts", newModelInspect(), newModelVerify(), newModelScore(s))
+	return group("model", "Inspect, verify and use model artefacts", newModelInspect(), newModelVerify(), newModelScore(s), newModelImport(s))
 }
 
 func newModelInspect() *cobra.Command {

@@ -66,6 +66,13 @@ func Load(directory, prefix string) ([]Case, error) {
 	return cases, nil
 }
 
+// One reads the case called name.
+func One(directory, name string) (Case, error) {
+	var c Case
+	err := c.load(filepath.Join(directory, name+".golden.gz"))
+	return c, err
+}
+
 func (c *Case) load(path string) error {
 	body, err := unzip(path)
 	if err != nil {

@@ -79,11 +79,10 @@ func TestFilesOfLibrariesAreScoredFromText(t *testing.T) {
 		{"catboost", "catboost-1.0.6-rmse", "prediction"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			cases, err := golden.Load("../../scoring/"+c.directory+"/testdata", c.name)
+			g, err := golden.One("../../scoring/"+c.directory+"/testdata", c.name)
 			if err != nil {
 				t.Fatal(err)
 			}
-			g := cases[0]
 			m, err := modelfile.Parse(g.File)
 			if err != nil {
 				t.Fatal(err)
