@@ -56,6 +56,7 @@ test-kafka: ## Run the transport tests on a real Kafka (KAFKA_VERSION=4.3, 4.1, 
 test-registry: ## Run the tests of schema evolution on a real registry (Apicurio); needs Java and Maven
 	deploy/registry/apicurio.sh run go test $(RACE) -count=1 -p=1 -run 'Refer|SchemaCheck|Evolve|RefusesEndsTheStart|RegistryOutage' \
 		./schemas ./cmd/churnstream ./internal/worker
+
 .PHONY: test-security
 test-security: ## Test logins, certificates, rights and their errors on a real Kafka; needs Java, Maven and openssl
 	KAFKA_SECURED=1 KAFKA_PORT=$(SECURED_PORT) KAFKA_VERSION=$(KAFKA_VERSION) deploy/kafka/kafka.sh run \

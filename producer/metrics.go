@@ -18,15 +18,16 @@ const (
 
 // Metrics counts what the publishers of one process do. It is shared by all of them.
 type Metrics struct {
-	committed      prometheus.Counter
-	aborted        prometheus.Counter
-	transactions   *prometheus.CounterVec
-	produceSeconds prometheus.Histogram
-	commitSeconds  prometheus.Histogram
-	steps          stepSeconds
-	records        prometheus.Counter
-	bytes          prometheus.Counter
-	retries        *prometheus.CounterVec
+	committed       prometheus.Counter
+	aborted         prometheus.Counter
+	transactions    *prometheus.CounterVec
+	produceSeconds  prometheus.Histogram
+	commitSeconds   prometheus.Histogram
+	steps           stepSeconds
+	records         prometheus.Counter
+	throttleSeconds prometheus.Counter
+	bytes           prometheus.Counter
+	retries         *prometheus.CounterVec
 }
 
 // stepSeconds times the steps of a transaction, in their order.
@@ -60,6 +61,10 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		}, []string{"result"}),
 		produceSeconds: histogram("produce_seconds", "Seconds from sending one Produce request to its answer."),
 		commitSeconds:  histogram("commit_seconds", "Seconds of a whole Commit that succeeded: produce, offsets and the end of the transaction."),
+		throttleSeconds: prometheus.NewCounter(prometheus.CounterOpts{
+			Namespace: namespace, Subsystem: subsystem, Name: "throttle_seconds_total",
+			Help: "Time that brokers asked producers to wait for quota.",
+		}),
 		records: prometheus.NewCounter(prometheus.CounterOpts{
 			Namespace: namespace, Subsystem: subsystem, Name: "records_total",
 			Help: "Records that a partition leader acknowledged, committed or not.",
@@ -76,7 +81,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	m.committed = m.transactions.WithLabelValues(resultCommitted)
 	m.aborted = m.transactions.WithLabelValues(resultAborted)
 	if reg != nil {
-		reg.MustRegister(m.transactions, m.produceSeconds, m.commitSeconds, steps, m.records, m.bytes, m.retries)
+		reg.MustRegister(m.transactions, m.produceSeconds, m.commitSeconds, steps, m.throttleSeconds, m.records, m.bytes, m.retries)
 	}
 	return m
 }

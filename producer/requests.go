@@ -81,6 +81,10 @@ func (s *session) decodeProduce(r *kafkawire.Reader, version int16) error {
 		}
 		r.Tags()
 	}
+	if throttle := time.Duration(r.Int32()) * time.Millisecond; throttle > 0 && r.Err() == nil {
+		s.metrics.throttleSeconds.Add(throttle.Seconds())
+		s.throttled = time.Now().Add(throttle)
+	}
 	for _, p := range s.sending {
 		if !p.answered && worst == nil && r.Err() == nil { // else Do reports the malformed response
 			worst = s.produceOp.on(p.topic.name, p.partition).failed(kafkawire.ErrMalformed)

@@ -161,3 +161,27 @@ func TestWorstPartitionDecidesTheProduceError(t *testing.T) {
 		}
 	}
 }
+
+func TestTheThrottleOfAnAnswerIsKept(t *testing.T) {
+	t.Parallel()
+	for _, version := range []int16{3, 9, 12} {
+		s, _ := sentSession()
+		response := kmsg.NewPtrProduceResponse()
+		response.Version, response.ThrottleMillis = version, 300
+		rt := kmsg.NewProduceResponseTopic()
+		rt.Topic = "scores"
+		for partition := range int32(3) {
+			rp := kmsg.NewProduceResponseTopicPartition()
+			rp.Partition = partition
+			rt.Partitions = append(rt.Partitions, rp)
+		}
+		response.Topics = append(response.Topics, rt)
+		r := kafkawire.Reader{B: response.AppendTo(nil), Flexible: version >= 9}
+		if err := s.decodeProduce(&r, version); err != nil || r.Err() != nil {
+			t.Fatalf("v%d: %v, %v", version, err, r.Err())
+		}
+		if left := time.Until(s.throttled); left < 100*time.Millisecond || left > 300*time.Millisecond {
+			t.Errorf("v%d: throttled for %v", version, left)
+		}
+	}
+}

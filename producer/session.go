@@ -40,6 +40,7 @@ type session struct {
 	sending        []*partitionBuffer // one batch of each is in the Produce request being sent
 	next           int                // index in sending of the answer that is expected next
 	topics         []string           // scratch
+	throttled      time.Time          // until when a quota wants nothing to be sent
 }
 
 // versionRange is what a protocol wants of one API: at most newest, at least oldest.
@@ -171,6 +172,9 @@ func retryLabel(code int16) string {
 }
 
 func sleep(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return ctx.Err()
+	}
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
@@ -219,6 +223,10 @@ func (s *session) produceAll(ctx context.Context, limit time.Time) error {
 // produceNext sends one request to one leader and returns the worst of its partitions' errors. Accepted batches are
 // behind it either way.
 func (s *session) produceNext(ctx context.Context) error {
+	// The broker would leave the request unread for so long. Waiting here does not count against its answer's time.
+	if err := sleep(ctx, min(time.Until(s.throttled), s.cfg.RequestTimeout/2)); err != nil {
+		return err
+	}
 	leader, err := s.gather(ctx)
 	if err != nil {
 		return err

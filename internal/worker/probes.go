@@ -55,7 +55,7 @@ func (w *Worker) Ready() admin.Status {
 		switch {
 		case p.Step == stepStarting.String():
 			unready("partition %s is starting for %.1f s; it waits for %s", p.Partition, p.Seconds, p.Reason)
-		case p.Step == stepCommitting.String() && p.Seconds > w.patience().Seconds():
+		case p.Step == stepCommitting.String() && p.Seconds > w.patience.Seconds():
 			unready("partition %s has been committing for %.1f s: %s", p.Partition, p.Seconds, p.Reason)
 		case p.Step == stepWaiting.String():
 			unready("partition %s waits for %.1f s: %s", p.Partition, p.Seconds, p.Reason)
@@ -65,10 +65,6 @@ func (w *Worker) Ready() admin.Status {
 	}
 	return status
 }
-
-// patience is how long brokers may leave a request unanswered before the worker calls itself not ready: as long as they
-// give its heartbeats.
-func (w *Worker) patience() time.Duration { return w.cfg.Group.SessionTimeout.Std() }
 
 func (w *Worker) states() []PartitionState {
 	now := w.now()
@@ -82,9 +78,9 @@ func (w *Worker) states() []PartitionState {
 			Step: step.String(), Seconds: now.Sub(since).Seconds(), Lag: p.lag, For: why.what, Reason: why.text,
 		}
 		switch {
-		case step == stepCommitting && now.Sub(since) > w.patience():
+		case step == stepCommitting && now.Sub(since) > w.patience:
 			s.For, s.Reason = waitCommit, w.commits.waitsFor()
-		case step == stepIdle && p.silent > w.patience() && now.Sub(since) > w.patience():
+		case step == stepIdle && p.silent > w.patience && now.Sub(since) > w.patience:
 			s.Step, s.For, s.Reason = stepWaiting.String(), waitBrokers, fmt.Sprintf("no broker has answered its fetches for %.0f s", p.silent.Seconds())
 		case step == stepIdle && p.lag == 0 && !p.heldSince.IsZero(): // no fault of ours: it stays ready
 			s.For, s.Seconds = waitTransaction, time.Since(p.heldSince).Seconds()

@@ -80,6 +80,7 @@ func (l *waitLog) look(ctx context.Context) {
 			l.worker.log.Info().Str("topic", source.Topic).Int32("partition", source.Partition).Msg("the partition goes on")
 		}
 	}
+	l.worker.looks.Add(1)
 	if live := l.worker.Live(); !live.OK && !l.hung {
 		stacks := make([]byte, 256<<10)
 		stacks = stacks[:runtime.Stack(stacks, true)]

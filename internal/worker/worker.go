@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -61,9 +62,11 @@ type Worker struct {
 	version  string
 	now      func() time.Time
 
+	patience  time.Duration // how long brokers may leave a request unanswered before the worker calls itself not ready
 	floodLook time.Duration // pause before the first look at a flood that holds a partition
 	quietWait time.Duration // how long a partition waits before the log says so
 	commits   retries
+	looks     atomic.Int64 // of the wait log
 
 	appendScore func(dst []byte, numbers []float64, s *schemas.Score) []byte
 
@@ -119,6 +122,7 @@ func New(cfg config.Config, deps Dependencies) (*Worker, error) {
 		now:       deps.Now,
 		transport: deps.Transport,
 		tasks:     map[consumer.TopicPartition]*ownedTask{},
+		patience:  cfg.Group.SessionTimeout.Std(), // as long as they give its heartbeats
 		floodLook: firstFloodLook,
 		quietWait: quietWait,
 
