@@ -25,12 +25,12 @@ type brokers struct {
 	admin     *kgo.Client
 }
 
-// startBrokers starts n empty ones.
+// startBrokers starts n empty ones. They are to be stopped even if that fails.
 func startBrokers(ctx context.Context, script string, n, port int) (*brokers, error) {
 	b := &brokers{script: script, env: append(os.Environ(), fmt.Sprintf("KAFKA_NODES=%d", n), fmt.Sprintf("KAFKA_PORT=%d", port))}
 	out, err := b.run(ctx, "up")
 	if err != nil {
-		return nil, err
+		return b, err // some may run
 	}
 	b.addresses = strings.Split(strings.TrimSpace(out), ",")
 	b.admin, err = b.client()

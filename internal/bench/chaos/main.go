@@ -99,9 +99,7 @@ func torment(ctx context.Context, args []string) error {
 
 func tormentBrokers(ctx context.Context, s settings, from []kind) (err error) {
 	b, err := startBrokers(ctx, s.script, s.nodes, s.port)
-	if b != nil {
-		defer func() { err = errors.Join(err, b.stop(ctx)) }()
-	}
+	defer func() { err = errors.Join(err, b.stop(ctx)) }()
 	if err != nil {
 		return err
 	}

@@ -99,7 +99,7 @@ func newRound(ctx context.Context, s settings, b *brokers, registry string, seed
 		turns: map[target]chan struct{}{aBroker: make(chan struct{}, 1), aTopic: make(chan struct{}, 1)},
 	}
 	r.dir = filepath.Join(s.logs, r.name)
-	if err := os.MkdirAll(r.dir, 0o750); err != nil {
+	if err := errors.Join(os.RemoveAll(r.dir), os.MkdirAll(r.dir, 0o750)); err != nil { // of an earlier run of the seed
 		return nil, err
 	}
 	r.variant = variants()[seed%uint64(len(variants()))]
