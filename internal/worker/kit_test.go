@@ -25,7 +25,6 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	"github.com/rs/zerolog"
 	"github.com/segmentio/kafka-go"
-	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"go.uber.org/goleak"
@@ -158,6 +157,7 @@ type environment struct {
 	base     int64 // time of the first event, in ms
 	random   *rand.Rand
 
+	tap  *tap // between the workers and the brokers; nil: nothing is
 	sent []sentEvent
 }
 
@@ -324,7 +324,7 @@ func (e *environment) start(change func(*config.Config), prepared ...func(*Worke
 	if change != nil {
 		change(&cfg)
 	}
-	r := &running{t: e.t, env: e, metrics: prometheus.NewRegistry(), wire: &wire{}, log: &logBuffer{}, returned: make(chan error, 1)}
+	r := &running{t: e.t, env: e, metrics: prometheus.NewRegistry(), wire: &wire{tap: e.tap}, log: &logBuffer{}, returned: make(chan error, 1)}
 	transport := &kafka.Transport{ClientID: "worker-test", Dial: r.wire.dial}
 	var err error
 	r.Worker, err = New(cfg, Dependencies{
@@ -413,6 +413,7 @@ func (r *running) crash() {
 
 // wire is the network of one worker; cut, nothing goes through any more.
 type wire struct {
+	tap   *tap // nil: none
 	mu    sync.Mutex
 	down  bool
 	conns []net.Conn
@@ -428,6 +429,9 @@ func (w *wire) dial(ctx context.Context, network, address string) (net.Conn, err
 	if w.down {
 		conn.Close()
 		return nil, net.ErrClosed
+	}
+	if w.tap != nil {
+		conn = w.tap.wrap(conn)
 	}
 	w.conns = append(w.conns, conn)
 	return conn, nil
@@ -911,27 +915,6 @@ func (r *running) valueOver(horizon, name string) float64 {
 		return sum
 	}
 	return -1
-}
-
-// inject lets the next request of the key fail once: with an error code, or, below -1, without an answer. Requests of
-// other groups and of the drift watcher are left alone.
-func inject(cluster *kfake.Cluster, key kmsg.Key, code int16, group string) *atomic.Int64 {
-	injected := &atomic.Int64{}
-	cluster.ControlKey(int16(key), func(request kmsg.Request) (kmsg.Response, error, bool) {
-		if injected.Load() > 0 {
-			cluster.DropControl()
-			return nil, nil, false
-		}
-		if id := transactionOf(request); !strings.HasPrefix(id, group) || strings.HasSuffix(id, "drift-alerts") {
-			return nil, nil, false
-		}
-		injected.Add(1)
-		if code < -1 {
-			return nil, errHangUp, true
-		}
-		return refusal(request, code), nil, true
-	})
-	return injected
 }
 
 func transactionOf(request kmsg.Request) string {

@@ -203,15 +203,23 @@ func (h *held) wait() {
 // hold keeps the answer to the next request of the key back; a Produce request only if it is for the topic.
 func hold(t testing.TB, cluster *kfake.Cluster, key kmsg.Key, topic string) *held {
 	t.Helper()
+	return holdNth(t, cluster, 1, key, topic)
+}
+
+// holdNth lets requests of the key through before the one that it holds.
+func holdNth(t testing.TB, cluster *kfake.Cluster, nth int, key kmsg.Key, topic string) *held {
+	t.Helper()
 	released := make(chan struct{})
 	h := &held{t: t, arrived: make(chan struct{}), release: sync.OnceFunc(func() { close(released) })}
 	t.Cleanup(h.release)
-	seen := false
+	seen := 0
 	cluster.ControlKey(int16(key), func(request kmsg.Request) (kmsg.Response, error, bool) {
-		if produce, ok := request.(*kmsg.ProduceRequest); seen || ok && !holds(cluster, produce, topic) {
+		if produce, ok := request.(*kmsg.ProduceRequest); seen == nth || ok && !holds(cluster, produce, topic) {
 			return nil, nil, false
 		}
-		seen = true
+		if seen++; seen < nth {
+			return nil, nil, false
+		}
 		cluster.DropControl()
 		close(h.arrived)
 		cluster.SleepControl(func() { <-released })

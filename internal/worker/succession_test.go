@@ -102,6 +102,57 @@ func TestAPartitionThatIsGivenUpInOrderCarriesNoOwner(t *testing.T) {
 	e.checkScores(false)
 }
 
+// TestAPartitionThatIsTakenAwayAtItsStartKeepsItsOffset: the task knows already that a dead worker's id goes with the
+// committed offset, but not yet the offset.
+func TestAPartitionThatIsTakenAwayAtItsStartKeepsItsOffset(t *testing.T) {
+	broker := testkit.Embedded(t)
+	e := newEnvironment(t, broker.Addrs(), partitions{events: 1, scores: 1, states: 1})
+	e.cfg.Drift.Enabled = false
+	first := e.start(nil).ready(1)
+	e.feed(30)
+	e.drained()
+	first.crash()
+	held := holdNth(t, broker.Cluster(), 2, kmsg.OffsetFetch, "") // of the offset; the first is of its metadata
+	second := e.start(nil)
+	held.wait()
+	lost := second.owned()
+	revoked := make(chan struct{})
+	go func() {
+		defer close(revoked)
+		second.Revoked(lost)
+	}()
+	testkit.Eventually(t, patience, func() bool { return len(second.owned()) == 0 }, "the partition is being taken away")
+	held.release()
+	<-revoked
+	second.Assigned(lost)
+	e.feed(10)
+	e.drained()
+	second.end()
+	e.checkScores(false)
+}
+
+// TestAPartitionThatIsTakenAwayAfterACommitInDoubtKeepsItsOffset: the broker has ended the transaction, but answered that
+// something went wrong, and the partition is taken away before its task has asked what is committed.
+func TestAPartitionThatIsTakenAwayAfterACommitInDoubtKeepsItsOffset(t *testing.T) {
+	e := newEnvironment(t, testkit.Embedded(t).Addrs(), partitions{events: 1, scores: 1, states: 1})
+	e.tap = &tap{group: e.cfg.Group.ID}
+	w := e.start(nil).ready(1)
+	e.feed(30)
+	e.drained()
+	e.tap.next(kmsg.EndTxn, true, unknownServer)
+	aborting := e.tap.next(kmsg.InitProducerID, false, silence) // which the abort of what has ended comes to
+	e.feed(30)
+	testkit.Eventually(t, patience, aborting.happened.Load, "the worker aborts what was committed")
+	lost := w.owned()
+	w.Revoked(lost)
+	w.Assigned(lost)
+	e.feed(10)
+	e.drained()
+	w.end()
+	e.checkScores(false)
+	e.checkCounts()
+}
+
 func TestADeadWorkersTransactionIsEndedOnceForAllItsPartitions(t *testing.T) {
 	calls, fails := 0, true
 	s := succession{ended: map[string]time.Time{}, fence: func(context.Context, string) error {

@@ -34,7 +34,7 @@ type task struct {
 	accept  chan struct{} // of size 1: an operator accepts the flood that holds the partition
 
 	publisher producer.Publisher
-	position  int64              // the committed offset; -1: there is none
+	position  int64              // the committed offset; -1: there is none, or what a commit has come to is not known
 	marked    bool               // the committed offset carries a worker's transactional id
 	counts    *drift.Accumulator // nil when drift is off
 
@@ -108,6 +108,7 @@ func (t *task) run(fetch, work context.Context) error {
 // own is one ownership of the partition: fence predecessors, take up position and statistics where the last commit left
 // them, then process batch after batch.
 func (t *task) own(fetch, work context.Context) (progressed bool, err error) {
+	t.position = -1 // whatever it was: a commit that seemed to fail may have taken place
 	began := t.worker.now()
 	t.phase.start("its producer", began)
 	if t.publisher, err = t.worker.newPublisher(t.source); err != nil {
@@ -338,6 +339,7 @@ func (t *task) commit(ctx context.Context, next int64) error {
 	for {
 		changed := t.worker.membership.Changed()
 		member := t.worker.member()
+		t.position = -1
 		err := t.publisher.Commit(ctx, member, t.offsets[:])
 		if err == nil {
 			t.position, t.marked = next, t.offsets[0].Metadata != ""

@@ -37,6 +37,7 @@ type process struct {
 	*exec.Cmd
 	commands io.WriteCloser
 	began    time.Time
+	logFrom  int64 // where its part of the log begins
 	exited   chan struct{}
 
 	mu      sync.Mutex
@@ -83,8 +84,12 @@ func (s *seat) start() error {
 		return err
 	}
 	defer log.Close()
+	from, err := log.Seek(0, io.SeekEnd)
+	if err != nil {
+		return err
+	}
 	//nolint:noctx // it is signalled, not cancelled
-	p := &process{Cmd: exec.Command(self, "worker", "-config", s.config, "-detours", s.network.detours()), exited: make(chan struct{}), began: time.Now()}
+	p := &process{Cmd: exec.Command(self, "worker", "-config", s.config, "-detours", s.network.detours()), exited: make(chan struct{}), began: time.Now(), logFrom: from}
 	p.Stderr = log
 	p.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	if p.commands, err = p.StdinPipe(); err != nil {
@@ -113,7 +118,7 @@ func (s *seat) start() error {
 		}
 		// What a worker logs when it has worked. Until then a cluster that cannot be used ends it, and whoever runs it
 		// starts it again.
-		if lines := lastLines(s.log, 2); strings.Contains(lines, `"message":"stopped"`) || !strings.Contains(lines, "brokers") {
+		if lines := lastLines(s.log, p.logFrom, 2); strings.Contains(lines, `"message":"stopped"`) || !strings.Contains(lines, "brokers") {
 			s.deaths = append(s.deaths, fmt.Sprintf("%s after %s: %v: %s", s.name, time.Since(p.began).Round(time.Second), err, lines))
 		} else {
 			s.refused++
@@ -211,7 +216,7 @@ func (s *seat) drain(ctx context.Context, limit time.Duration) error {
 	select {
 	case <-p.exited:
 		if p.outcome != nil {
-			return fmt.Errorf("%s ended with %w after SIGTERM: %s", s.name, p.outcome, lastLines(s.log, 1))
+			return fmt.Errorf("%s ended with %w after SIGTERM: %s", s.name, p.outcome, lastLines(s.log, 0, 1))
 		}
 		return nil
 	case <-timer.C:
@@ -233,11 +238,12 @@ func (s *seat) setClock(ahead time.Duration) error {
 	return err
 }
 
-func lastLines(path string, n int) string {
+// lastLines of a file, none of them before an offset.
+func lastLines(path string, from int64, n int) string {
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return err.Error()
 	}
-	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
+	lines := strings.Split(strings.TrimSpace(string(text[from:])), "\n")
 	return strings.Join(lines[max(0, len(lines)-n):], "\n")
 }

@@ -210,7 +210,7 @@ func (r *round) run(ctx context.Context, plan []*fault) (*outcome, error) {
 	})
 	if err != nil {
 		stopFeed()
-		return nil, errors.Join(err, errors.New(lastLines(r.seats[0].log, 1)))
+		return nil, errors.Join(err, errors.New(lastLines(r.seats[0].log, 0, 1)))
 	}
 	err = r.carryOut(ctx, plan)
 	if err == nil {
