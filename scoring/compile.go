@@ -314,7 +314,14 @@ func (p *Pipeline) compile(contract schemas.Contract) (*program, error) {
 			*list.slots = append(*list.slots, col.slot)
 		}
 	}
-	out.explain = c.explain[out.margins[out.positive]]
+	for _, slot := range out.margins {
+		if e, ok := c.explain[slot]; ok {
+			out.explain = append(out.explain, e)
+		}
+	}
+	if len(out.explain) < len(out.margins) {
+		out.explain = nil
+	}
 	if err := c.finish(out); err != nil {
 		return nil, err
 	}
@@ -377,7 +384,7 @@ func (c *compiler) needed(p *program, withoutChecks bool) []bool {
 		for _, s := range n.reads {
 			wanted[s] = true
 		}
-		if load, ok := n.op.(*loadNumbers); ok {
+		if load, ok := n.op.(*loadNumbers); ok && !withoutChecks {
 			load.keep(wanted)
 		}
 	}

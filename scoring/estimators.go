@@ -20,8 +20,8 @@ type Softmax struct {
 
 // Share divides the columns of a row by their sum.
 type Share struct {
-	// Empty is what each column becomes where the sum is 0.
-	Empty float64 `json:"empty"`
+	// Empty is what each column becomes where the sum is 0; nil: the row is refused.
+	Empty *float64 `json:"empty,omitempty"`
 }
 
 // Mean writes Σ weight·column / Σ weight over groups of columns: with k outputs, column i belongs to
@@ -238,14 +238,17 @@ func (t Share) compile(c *compiler, in []column, out []string) error {
 	if err := oneForOne(in, out); err != nil {
 		return err
 	}
-	if !bounded(t.Empty) {
-		return fmt.Errorf("empty: %v is not a number from -%g to %g", t.Empty, LargestNumber, LargestNumber)
+	empty := nan
+	if t.Empty != nil {
+		if empty = *t.Empty; !bounded(empty) {
+			return fmt.Errorf("empty: %v is not a number from -%g to %g", empty, LargestNumber, LargestNumber)
+		}
 	}
 	from, to, err := ofModel(c, in, out)
 	if err != nil {
 		return err
 	}
-	c.emit(&share{t.Empty, from, to}, from, to)
+	c.emit(&share{empty, from, to}, from, to)
 	return nil
 }
 

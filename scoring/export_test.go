@@ -10,3 +10,10 @@ func CompileForTest(p *Pipeline, contract schemas.Contract) (*Model, error) {
 	}
 	return &Model{manifest: Manifest{Inputs: contract.Inputs}, pipeline: p, program: program}, nil
 }
+
+// WithManifestForTest gives a model another manifest.
+func WithManifestForTest(m *Model, manifest Manifest) *Model {
+	other := *m
+	other.manifest, other.digest = manifest, "made up"
+	return &other
+}

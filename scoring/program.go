@@ -23,7 +23,7 @@ type program struct {
 	probabilities []int32
 	classes       []string
 	positive      int
-	explain       explainer // of the positive margin; nil: it has no exact contributions
+	explain       []explainer // of each margin; nil: they have no exact contributions
 	inputs        []inputState
 	// rest are the inputs whose absence no operation reports.
 	rest    []int32

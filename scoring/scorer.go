@@ -13,6 +13,8 @@ type ScorerConfig struct {
 	Reasons int
 	// ReasonsFrom is the least probability that gets reasons; 0: every row does.
 	ReasonsFrom float64
+	// ReasonsOnRequest gives reasons to those rows only that [Scorer.Request] was called for.
+	ReasonsOnRequest bool
 	// Contributions asks for the contribution of every input to every row.
 	Contributions bool
 }
@@ -25,7 +27,12 @@ type Scorer struct {
 	frame   *frame
 	scratch []float64 // contribution of each group of the row in hand
 	top     []int32   // the groups of the largest contributions, descending
+	asked   []bool    // for reasons, by row of the next batch
 }
+
+// Request says whether a row of the next batch is to get reasons. It is called once a row, in their
+// order, and what was said is forgotten with the batch; a row that nothing was said of gets none.
+func (s *Scorer) Request(row int, reasons bool) { s.asked = append(s.asked[:row], reasons) }
 
 // Results holds the scores of one batch. It belongs to the caller, who gives it to the next Score
 // again to reuse its memory; what it returned before is overwritten then. The zero value is ready.
@@ -33,9 +40,11 @@ type Results struct {
 	// Margin and Probability have one element a row: the model's raw output (log-odds for most), and
 	// the probability of churn in 0..1. Both are NaN for a row that cannot be scored; Refused says why.
 	Margin, Probability []float64
-	// Bias is the margin without any contribution. For every scored row, Bias plus all contributions
-	// is the margin up to rounding.
+	// Bias is the margin of the positive class without any contribution. For every scored row, Bias
+	// plus all contributions is the margin up to rounding.
 	Bias float64
+	// Biases are the same for every class; one for a model of two classes.
+	Biases []float64
 
 	refused       []*schemas.RecordError
 	margins       []float64 // row-major, classes wide
@@ -50,6 +59,8 @@ type Results struct {
 	unseenEnds    []int32
 	contributions []float64 // row-major
 	width         int       // groups in contributions, 0: not asked for
+	explained     int       // classes in contributions
+	positive      int
 }
 
 // Refused says why a row has no score: a required input is missing, a category is unknown to a model
@@ -93,13 +104,18 @@ func (r *Results) Unseen(row int) []string {
 
 // Contributions returns the contributions to the margin of a row, in the order of
 // [Model.Explained]; nil unless the scorer was asked for them and the model has some.
-func (r *Results) Contributions(row int) []float64 { return window(r.contributions, row, r.width) }
+func (r *Results) Contributions(row int) []float64 { return r.ContributionsTo(row, r.positive) }
+
+// ContributionsTo returns the same for one of the classes of a model of more than two.
+func (r *Results) ContributionsTo(row, class int) []float64 {
+	return window(r.contributions, row*r.explained+class, r.width)
+}
 
 func (r *Results) reset(rows, width, classes int) {
 	r.Margin, r.Probability = resized(r.Margin, rows), resized(r.Probability, rows)
 	r.refused = resized(r.refused, rows)
 	r.margins, r.probabilities, r.classes = resized(r.margins, rows*classes), resized(r.probabilities, rows*classes), classes
-	r.contributions, r.width = resized(r.contributions, rows*width), width
+	r.contributions, r.width, r.explained = resized(r.contributions, rows*width*max(1, classes)), width, max(1, classes)
 	r.reasons, r.missing, r.unseen = r.reasons[:0], r.missing[:0], r.unseen[:0]
 	r.reasonEnds = resized(r.reasonEnds, rows+1)
 	r.missingEnds = resized(r.missingEnds, rows+1)
@@ -144,14 +160,25 @@ func (s *Scorer) Score(rows *schemas.Rows, out *Results) {
 		classes = len(p.probabilities)
 	}
 	out.reset(rows.Len(), width, classes)
+	out.positive = p.positive
+	out.Biases = out.Biases[:0]
+	for _, e := range p.explain {
+		out.Biases = append(out.Biases, e.base())
+	}
 	if p.explain != nil {
-		out.Bias = p.explain.base()
+		out.Bias = out.Biases[p.positive]
 	}
 	for first := 0; first < rows.Len(); first += p.lanes {
 		s.frame.take(rows, first, min(p.lanes, rows.Len()-first))
 		p.run(s.frame)
 		s.settle(out)
 	}
+	s.asked = s.asked[:0]
+}
+
+// wants reports whether a scored row gets reasons.
+func (s *Scorer) wants(row int, probability float64) bool {
+	return s.cfg.Reasons > 0 && probability >= s.cfg.ReasonsFrom && (!s.cfg.ReasonsOnRequest || row < len(s.asked) && s.asked[row])
 }
 
 // settle takes the rows of the frame into the results.
@@ -210,25 +237,31 @@ func (s *Scorer) explain(r int, out *Results) {
 	row := s.frame.first + r
 	unscored := math.IsNaN(out.Margin[row])
 	if s.cfg.Contributions {
-		all := out.Contributions(row)
-		if unscored {
-			for i := range all {
-				all[i] = nan
+		for class, e := range s.program.explain {
+			to := out.ContributionsTo(row, class)
+			clear(to)
+			if !unscored {
+				e.add(s.frame, r, 1, to)
+				continue
 			}
+			for i := range to {
+				to[i] = nan
+			}
+		}
+		if unscored {
 			return
 		}
-		clear(all)
-		s.program.explain.add(s.frame, r, 1, all)
-		if s.cfg.Reasons > 0 && out.Probability[row] >= s.cfg.ReasonsFrom {
+		all := out.Contributions(row)
+		if s.wants(row, out.Probability[row]) {
 			s.choose(row, all, out)
 		}
 		return
 	}
-	if unscored || out.Probability[row] < s.cfg.ReasonsFrom {
+	if unscored || !s.wants(row, out.Probability[row]) {
 		return
 	}
 	clear(s.scratch)
-	s.program.explain.add(s.frame, r, 1, s.scratch)
+	s.program.explain[s.program.positive].add(s.frame, r, 1, s.scratch)
 	s.choose(row, s.scratch, out)
 }
 

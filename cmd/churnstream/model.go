@@ -11,11 +11,12 @@ import (
 
 	"github.com/churnstream/churnstream/internal/artefact"
 	"github.com/churnstream/churnstream/internal/modelscore"
+	"github.com/churnstream/churnstream/scoring"
 	"github.com/churnstream/churnstream/scoring/modelfile"
 )
 
 func newModel(s streams) *cobra.Command {
-	return group("model", "Inspect, verify and use model artefacts", newModelInspect(), newModelVerify(), newModelScore(s), newModelImport(s))
+	return group("model", "Inspect, verify and use model artefacts", newModelInspect(), newModelVerify(), newModelScore(s), newModelDiff(s), newModelImport(s))
 }
 
 func newModelInspect() *cobra.Command {
@@ -63,12 +64,67 @@ func newModelVerify() *cobra.Command {
 	}
 }
 
+func newModelDiff(s streams) *cobra.Command {
+	var input, format, output string
+	cmd := &cobra.Command{
+		Use:   "diff FROM TO",
+		Short: "Show how two artefacts differ, in what they declare and in the scores of the same rows",
+		Long: `Compares label, threshold, training, metrics, inputs and steps of two artefacts. With --input, both score the
+same rows: how far the probabilities are apart and how many decisions change. Exit code 0 whether or not they
+differ.`,
+		Example: `  churnstream model diff models/churn-1.0.0 models/churn-1.1.0
+  churnstream model diff models/churn-1.0.0 models/churn-1.1.0 --input rows.csv --output json`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) != 2 {
+				return fmt.Errorf("%s takes the directories of two artefacts, not %d", cmd.CommandPath(), len(args))
+			}
+			return nil
+		},
+		RunE: action(func(cmd *cobra.Command, args []string) error {
+			if err := checkOutput("--output", output); err != nil {
+				return err
+			}
+			var rows io.ReadCloser
+			var is string
+			if input != "" {
+				var err error
+				if rows, is, err = openRows(s, input, format, "csv", "jsonl", "parquet"); err != nil {
+					return err
+				}
+				defer rows.Close()
+			}
+			from, _, err := artefact.Load(args[0])
+			if err != nil {
+				return err
+			}
+			to, _, err := artefact.Load(args[1])
+			if err != nil {
+				return err
+			}
+			diff := scoring.Diff(from, to)
+			if rows != nil {
+				bar := newProgress(s.err, 0, "rows")
+				diff.Rows, err = modelscore.Compare(cmd.Context(), from, to, rows, modelscore.Options{Format: modelscore.Format(is), Progress: bar.set})
+				bar.done()
+				if err != nil {
+					return err
+				}
+			}
+			return printResult(cmd.OutOrStdout(), output, diff)
+		}),
+	}
+	cmd.Flags().StringVarP(&input, "input", "i", "", "file of rows that both score; - is standard input")
+	cmd.Flags().StringVar(&format, "format", "", "csv, jsonl or parquet (default: by the file's name)")
+	cmd.Flags().StringVar(&output, "output", "text", "text or json")
+	return cmd
+}
+
 func newModelScore(s streams) *cobra.Command {
 	var dir, input, output, format string
 	var contributions bool
 	cmd := &cobra.Command{
 		Use:   "score",
-		Short: "Score the rows of a CSV or JSON-lines file",
+		Short: "Score the rows of a CSV, JSON-lines or Parquet file",
 		Long: `Writes one JSON object a row: row (from 0), margin, probability and, with --contributions, an object
 of input → contribution plus bias, which add up to the margin. Columns are matched to inputs by
 name; an empty cell is missing.
@@ -83,7 +139,7 @@ it. Of such a file, several outputs give lists and a link that makes no probabil
 			if dir == "" {
 				return usageError(fmt.Errorf("--model: give the directory of an artefact or the file of a model"))
 			}
-			in, is, err := openRows(s, input, format, "csv", "jsonl")
+			in, is, err := openRows(s, input, format, "csv", "jsonl", "parquet")
 			if err != nil {
 				return err
 			}
@@ -114,7 +170,7 @@ it. Of such a file, several outputs give lists and a link that makes no probabil
 	cmd.Flags().StringVarP(&dir, "model", "m", "", "directory of an artefact, or file of a model")
 	cmd.Flags().StringVarP(&input, "input", "i", "-", "file to read; - is standard input")
 	cmd.Flags().StringVarP(&output, "output", "o", "-", "file to write, which appears when all rows are scored; - is standard output")
-	cmd.Flags().StringVar(&format, "format", "", "csv or jsonl (default: by the file's name)")
+	cmd.Flags().StringVar(&format, "format", "", "csv, jsonl or parquet (default: by the file's name)")
 	cmd.Flags().BoolVar(&contributions, "contributions", false, "add every input's contribution to the margin")
 	return cmd
 }

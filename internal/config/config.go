@@ -178,8 +178,20 @@ type Produce struct {
 
 // Reasons says how many contributions each score carries.
 type Reasons struct {
-	Top int `yaml:"top"` // 0: none
+	Top  int         `yaml:"top"`  // 0: none
+	When ReasonsWhen `yaml:"when"` // which scores carry them
+	From float64     `yaml:"from"` // with above: the least probability
 }
+
+// ReasonsWhen says which scores carry reasons.
+type ReasonsWhen string
+
+// The scores that carry reasons.
+const (
+	ReasonsAlways    ReasonsWhen = "always"
+	ReasonsAbove     ReasonsWhen = "above"   // those whose probability is at least reasons.from
+	ReasonsOnRequest ReasonsWhen = "request" // those whose event carries the header churnstream.reasons
+)
 
 // Drift sets the population statistics and the alarm.
 type Drift struct {
@@ -266,7 +278,7 @@ func Default() Config {
 			TransactionTimeout: Duration(10 * time.Second),
 			Transactions:       "worker",
 		},
-		Reasons: Reasons{Top: 3},
+		Reasons: Reasons{Top: 3, When: ReasonsAlways, From: 0.5},
 		Drift: Drift{
 			Enabled:          true,
 			Bucket:           Duration(time.Minute),

@@ -77,6 +77,8 @@ func (c *Config) faults(named map[string]bool) []error {
 	c.checkGroup(&k)
 	c.checkTransport(&k)
 	k.check(c.Reasons.Top >= 0 && c.Reasons.Top <= 100, "reasons.top", "%d is outside 0 to 100", c.Reasons.Top)
+	k.oneOf("reasons.when", string(c.Reasons.When), string(ReasonsAlways), string(ReasonsAbove), string(ReasonsOnRequest))
+	k.check(c.Reasons.From >= 0 && c.Reasons.From <= 1, "reasons.from", "%v is not a probability such as 0.5", c.Reasons.From)
 	c.checkDrift(&k)
 	if c.Admin.Listen != "" {
 		k.address("admin.listen", c.Admin.Listen)

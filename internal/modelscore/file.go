@@ -79,8 +79,8 @@ func contractOf(m *booster.Model) schemas.Contract {
 
 // reader gives the function that appends the next row.
 func reader(m *booster.Model, contract schemas.Contract, in io.Reader, format Format) (func(*schemas.Rows) error, error) {
-	if format == JSONL {
-		return tabular.NewLines(in, contract).Read, nil
+	if format != CSV {
+		return tabular.Open(in, string(format), contract)
 	}
 	header, in, err := peekHeader(in)
 	if err != nil {

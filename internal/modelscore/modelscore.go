@@ -1,4 +1,4 @@
-// Package modelscore takes a stream of rows (CSV or JSON lines) and a model and gives one JSON
+// Package modelscore takes a stream of rows (CSV, JSON lines or Parquet) and a model and gives one JSON
 // object a row with its margin and probability.
 package modelscore
 
@@ -24,6 +24,8 @@ type Format string
 const (
 	CSV   Format = "csv"   // a header line; columns are matched to inputs by name, others are left alone
 	JSONL Format = "jsonl" // an object a line, values by input name, other names are left alone
+	// Parquet columns are matched to inputs by name, others are left alone.
+	Parquet Format = "parquet"
 )
 
 // Options of a run.
@@ -36,10 +38,11 @@ type Options struct {
 
 // Validate reports every fault of the options.
 func (o Options) Validate() error {
-	if o.Format != CSV && o.Format != JSONL {
-		return fmt.Errorf("format: got %q, want %q or %q", o.Format, CSV, JSONL)
+	switch o.Format {
+	case CSV, JSONL, Parquet:
+		return nil
 	}
-	return nil
+	return fmt.Errorf("format: got %q, want %q, %q or %q", o.Format, CSV, JSONL, Parquet)
 }
 
 const batchRows = 256
@@ -48,8 +51,9 @@ const batchRows = 256
 //
 //	{"row":0,"margin":-1.2,"probability":0.23,"contributions":{"tenure":0.4,...,"bias":-1.5}}
 //
-// row counts from 0. Contributions are by input, one-hot columns added up; together with bias they
-// make the margin. An empty cell, null or an absent name is a missing value. A value that cannot be
+// row counts from 0. Contributions are by input, one-hot columns added up, and by "a*b" where the model
+// mixes inputs into one column; together with bias they make the margin. A model of more than two
+// classes gives lists by class: margin, probabilities (in the place of probability), contributions. An empty cell, null or an absent name is a missing value. A value that cannot be
 // converted, is out of its declared range, or is missing where it may not be, ends the run with an
 // error that names row and column; the rows before it have been written. It returns the number of
 // rows written.
@@ -76,15 +80,9 @@ func Run(ctx context.Context, m *scoring.Model, in io.Reader, out io.Writer, o O
 			w.names = append(w.names, name)
 		}
 	}
-	var next func(*schemas.Rows) error
-	if o.Format == CSV {
-		t, err := tabular.NewReader(in, m.Contract(), nil)
-		if err != nil {
-			return 0, fmt.Errorf("score rows: %w", err)
-		}
-		next = t.Read
-	} else {
-		next = tabular.NewLines(in, m.Contract()).Read
+	next, err := tabular.Open(in, string(o.Format), m.Contract())
+	if err != nil {
+		return 0, fmt.Errorf("score rows: %w", err)
 	}
 	for {
 		err := next(w.batch)
@@ -129,17 +127,18 @@ func (w *writer) flush() error {
 		b = append(b, `{"row":`...)
 		b = strconv.AppendInt(b, int64(w.written), 10)
 		b = append(b, `,"margin":`...)
-		b = AppendNumber(b, w.results.Margin[i])
-		b = append(b, `,"probability":`...)
-		b = AppendNumber(b, p)
+		if all := w.results.Probabilities(i); all != nil {
+			b = AppendNumbers(b, w.results.Margins(i))
+			b = append(b, `,"probabilities":`...)
+			b = AppendNumbers(b, all)
+		} else {
+			b = AppendNumber(b, w.results.Margin[i])
+			b = append(b, `,"probability":`...)
+			b = AppendNumber(b, p)
+		}
 		if w.names != nil {
-			b = append(b, `,"contributions":{`...)
-			for k, c := range w.results.Contributions(i) {
-				b = append(append(b, w.names[k]...), ':')
-				b = append(AppendNumber(b, c), ',')
-			}
-			b = append(b, `"bias":`...)
-			b = append(AppendNumber(b, w.results.Bias), '}')
+			b = append(b, `,"contributions":`...)
+			b = w.appendContributions(b, i)
 		}
 		b = append(b, '}', '\n')
 		w.line = b
@@ -154,6 +153,30 @@ func (w *writer) flush() error {
 		w.progress(w.written)
 	}
 	return nil
+}
+
+// appendContributions writes an object of a row's contributions, or a list of them by class.
+func (w *writer) appendContributions(b []byte, row int) []byte {
+	biases := w.results.Biases
+	if len(biases) > 1 {
+		b = append(b, '[')
+	}
+	for class, bias := range biases {
+		if class > 0 {
+			b = append(b, ',')
+		}
+		b = append(b, '{')
+		for k, c := range w.results.ContributionsTo(row, class) {
+			b = append(append(b, w.names[k]...), ':')
+			b = append(AppendNumber(b, c), ',')
+		}
+		b = append(b, `"bias":`...)
+		b = append(AppendNumber(b, bias), '}')
+	}
+	if len(biases) > 1 {
+		b = append(b, ']')
+	}
+	return b
 }
 
 // AppendNumber writes the shortest JSON number that reads back to the same bits.

@@ -153,7 +153,8 @@ func TestBadRowsAreNamedAfterTheGoodOnesWereWritten(t *testing.T) {
 		{"JSON: null", "null\n", modelscore.JSONL, "row 0 (line 1): not a JSON object", 0},
 		{"JSON: cut off", goodJSON[:40], modelscore.JSONL, "row 0 (line 1)", 0},
 		{"JSON: invalid UTF-8", strings.Replace(goodJSON, "Female", "\xff", 1), modelscore.JSONL, "not valid UTF-8", 0},
-		{"an unknown format", "", "parquet", `format: got "parquet"`, 0},
+		{"an unknown format", "", "xlsx", `format: got "xlsx"`, 0},
+		{"Parquet: something else", "PAR1, but no more", modelscore.Parquet, "not a Parquet file", 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			lines, err := score(t, m, strings.NewReader(c.in), modelscore.Options{Format: c.format})

@@ -1,4 +1,4 @@
-// Package tabular takes CSV or JSON lines, the columns matched to declared inputs by name, and gives rows of those
+// Package tabular takes CSV, JSON lines or Parquet, the columns matched to declared inputs by name, and gives rows of those
 // inputs. It never guesses: a value that cannot be converted, is out of its declared range, or is missing where it may
 // not be, is an error that names its place.
 package tabular

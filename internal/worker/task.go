@@ -12,6 +12,7 @@ import (
 
 	"github.com/churnstream/churnstream/consumer"
 	"github.com/churnstream/churnstream/drift"
+	"github.com/churnstream/churnstream/internal/config"
 	"github.com/churnstream/churnstream/internal/kafkawire"
 	"github.com/churnstream/churnstream/producer"
 	"github.com/churnstream/churnstream/schemas"
@@ -261,6 +262,9 @@ func (t *task) decode(fetch context.Context, chunk []consumer.Record) error {
 		}
 		if err == nil {
 			t.scored = append(t.scored, i)
+			if t.worker.cfg.Reasons.When == config.ReasonsOnRequest {
+				t.scorer.Request(len(t.scored)-1, asksForReasons(r))
+			}
 		}
 	}
 	return nil

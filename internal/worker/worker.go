@@ -166,7 +166,7 @@ func New(cfg config.Config, deps Dependencies) (*Worker, error) {
 	w.workbenches = workbenches{keep: runtime.GOMAXPROCS(0), fresh: func() *workbench {
 		return &workbench{
 			decoder: w.decoder.Clone(),
-			scorer:  w.model.NewScorer(scoring.ScorerConfig{Reasons: cfg.Reasons.Top}),
+			scorer:  w.model.NewScorer(reasonsOf(cfg.Reasons)),
 			rows:    schemas.NewRows(len(w.model.Contract().Inputs), chunkRows),
 			scored:  make([]int, 0, chunkRows),
 		}

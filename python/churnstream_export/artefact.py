@@ -237,10 +237,15 @@ class _Rows:
 
     def _nullable(self) -> None:
         """An input may be missing if it is in the reference rows, or if the pipeline takes that."""
+        open_ones = []
         for i, spec in enumerate(self.inputs):
             if spec.nullable is None:
-                column = self.frame[spec.name]
-                spec.nullable = bool(column.isna().any()) or self.takes(self.altered(0, {i: self.missing[i]}))
+                spec.nullable = bool(self.frame[spec.name].isna().any())
+                if not spec.nullable:
+                    open_ones.append(i)
+        rows = [self.altered(0, {i: self.missing[i]}) for i in open_ones]
+        for i, taken in zip(open_ones, self.taken(rows)):
+            self.inputs[i].nullable = taken
 
     def altered(self, row: int, values: Mapping[int, Any]) -> pd.DataFrame:
         """A copy of one row with other values."""
@@ -255,6 +260,17 @@ class _Rows:
         except Exception:  # whatever the library raises: it refuses the row
             return False
         return out.dtype.kind != "f" or bool(np.isfinite(out).all())
+
+    def taken(self, rows: Sequence[pd.DataFrame]) -> list[bool]:
+        """For each row whether the pipeline takes it; it is asked for all at once as long as it takes all."""
+        if not rows:
+            return []
+        if self.takes(pd.concat(rows, ignore_index=True)):
+            return [True] * len(rows)
+        if len(rows) == 1:
+            return [False]
+        half = len(rows) // 2
+        return self.taken(rows[:half]) + self.taken(rows[half:])
 
     def score(self, positive: Any) -> list[float]:
         return self.probabilities(self.frame, positive)
@@ -305,9 +321,11 @@ class _Rows:
             odd.append(self.altered(k % n, {i: self._unseen(i)}))
         odd.append(self.altered(0, {i: self.missing[i] for i in nullable}))
         odd.append(self.altered(0, {i: self._unseen(i) for i in categories}))
-        for frame in odd:
-            if self.takes(frame):
-                lines.append(self._line(frame, self.probabilities(frame, positive)[0]))
+        odd = [frame for frame, taken in zip(odd, self.taken(odd)) if taken]
+        if odd:
+            together = pd.concat(odd, ignore_index=True)
+            for i, p in enumerate(self.probabilities(together, positive)):
+                lines.append(self._line(together.iloc[[i]], p))
         return "".join(line for line in lines if line is not None).encode()
 
     def _unseen(self, i: int) -> str:

@@ -8,6 +8,7 @@ from typing import Any, Callable, Sequence
 
 import numpy as np
 import sklearn
+from sklearn.linear_model._base import LinearClassifierMixin
 
 from .errors import ExportError, UnsupportedEstimatorError
 from .probing import refusals
@@ -113,9 +114,25 @@ def _softmax(program: Program, columns: Sequence[Column], logarithm: bool = Fals
     return program.add("softmax", columns, names, {"logarithm": True} if logarithm else None)
 
 
-def _shares(program: Program, columns: Sequence[Column]) -> list[Column]:
+def _shares(program: Program, columns: Sequence[Column], of_zeros: bool = True) -> list[Column]:
+    """Divide by the sum; without of_zeros a row of zeros has no probabilities."""
     names = [f"probability {k}" for k in range(len(columns))]
-    return program.add("share", columns, names, {"empty": 1.0 / len(columns)})
+    return program.add("share", columns, names, {"empty": 1.0 / len(columns)} if of_zeros else None)
+
+
+class _Hopeless:
+    """A classifier that is sure of no class."""
+
+    @staticmethod
+    def decision_function(X: Any) -> Any:
+        return np.full((1, 3), -1e9)
+
+
+def _shares_zeros() -> bool:
+    """Whether this release makes probabilities of a row in which every class has the probability 0."""
+    with np.errstate(all="ignore"):
+        out = LinearClassifierMixin._predict_proba_lr(_Hopeless(), np.zeros((1, 1)))
+    return bool(np.isfinite(out).all())
 
 
 def _logistic(program: Program, columns: Sequence[Column]) -> list[Column]:
@@ -149,7 +166,7 @@ def _logistic_regression(program: Program, est: Any, columns: Sequence[Column], 
     if separate:
         probability = _logistic(program, decision)
         if len(classes) > 2:
-            probability = _shares(program, probability)
+            probability = _shares(program, probability, _shares_zeros())
         return Scored(classes, decision, probability)
     if len(classes) == 2:
         pair = _combined(program, decision, [[-1.0], [1.0]], [0.0, 0.0], ["-margin", "margin again"])
@@ -165,7 +182,7 @@ def _sgd(program: Program, est: Any, columns: Sequence[Column], rows: Any, kinds
     if loss in ("log_loss", "log"):
         probability = _logistic(program, decision)
         if len(classes) > 2:
-            probability = _shares(program, probability)
+            probability = _shares(program, probability, _shares_zeros())
         return Scored(classes, decision, probability)
     if loss == "modified_huber":
         clipped = program.add("clip", decision, ["clipped"] * len(decision), {"range": [-1.0, 1.0]})
@@ -238,6 +255,9 @@ def _categorical_bayes(program: Program, est: Any, columns: Sequence[Column], ro
     return _bayes(program, est, columns, program.add("categorical_likelihood", columns, names, parameters))
 
 
+_LARGEST = float(np.finfo(np.float64).max)
+
+
 def _nodes(tree: Any) -> dict[str, Any]:
     """The lists of a sklearn.tree Tree but for its values."""
     left, right = tree.children_left, tree.children_right
@@ -246,7 +266,8 @@ def _nodes(tree: Any) -> dict[str, Any]:
         "left": [int(x) for x in left],
         "right": [int(x) for x in right],
         "column": [0 if is_leaf else int(x) for x, is_leaf in zip(tree.feature, leaf)],
-        "threshold": floats(np.where(leaf, 0.0, tree.threshold)),
+        # An infinite threshold parts what is missing from what is not; no number is above the largest one.
+        "threshold": floats(np.clip(np.where(leaf, 0.0, tree.threshold), -_LARGEST, _LARGEST)),
         "cover": floats(tree.weighted_n_node_samples),
     }
     if hasattr(tree, "missing_go_to_left"):
@@ -379,8 +400,8 @@ def _known_codes(program: Program, est: Any, columns: list[Column], categorical:
 def _hist_tree(predictor: Any, output: int) -> dict[str, Any]:
     nodes = predictor.nodes
     leaf = nodes["is_leaf"].astype(bool)
-    largest = np.finfo(np.float64).max
-    threshold = np.clip(np.where(leaf | nodes["is_categorical"].astype(bool), 0.0, nodes["num_threshold"]), -largest, largest)
+    threshold = np.where(leaf | nodes["is_categorical"].astype(bool), 0.0, nodes["num_threshold"])
+    threshold = np.clip(threshold, -_LARGEST, _LARGEST)
     tree: dict[str, Any] = {
         "output": output,
         "left": [-1 if is_leaf else int(x) for x, is_leaf in zip(nodes["left"], leaf)],
@@ -694,10 +715,10 @@ def _kernel_machine(program: Program, est: Any, columns: Sequence[Column], rows:
     votes = program.add("votes", winners, [f"votes {c}" for c in range(k)], ones)
     chosen = program.add("argmax", votes, ["predicted class"])[0]
     if est.decision_function_shape == "ovr":
-        decision = _one_against_rest(program, raw, votes, k)
+        decision = margin = _one_against_rest(program, raw, votes, k)
     else:
-        decision = raw
-    return Scored(classes, decision, probability, None, chosen, margin=votes if probability is None else probability)
+        decision, margin = raw, votes
+    return Scored(classes, decision, probability, None, chosen, margin=margin)
 
 
 def _one_against_rest(program: Program, raw: list[Column], votes: list[Column], k: int) -> list[Column]:

@@ -1,4 +1,4 @@
-"""Makes goldens-VERSION.json.gz: pipelines fitted by scikit-learn, 300 odd rows and what it makes of each.
+"""Makes VERSION/NAME.json.gz: a pipeline fitted by scikit-learn, 300 odd rows and what it makes of each.
 
     pip install -r requirements-1.2.txt -e ../../../python && python goldens.py
     pip install -r requirements-now.txt -e ../../../python && python goldens.py
@@ -106,8 +106,8 @@ def odd_rows():
     rows, _, _ = table(300, 3)
     rng = np.random.default_rng(4)
     rows = rows.astype({c: object for c in TEXTS})
-    for i in range(120, 300):
-        for _ in range(1 + i % 2):
+    for i in range(180, 300):
+        for _ in range(1 + (i > 280)):
             c = rng.choice(NUMBERS + CODES + TEXTS)
             if c in TEXTS:
                 rows.loc[i, c] = rng.choice(np.array([None, "unseen", "größer ", "日本", "", "NA", "nan", "Pro"], dtype=object))
@@ -267,28 +267,43 @@ def cells(rows, inputs):
     return out
 
 
+def refused(call, rows):
+    """The positions of the rows that the library refuses."""
+    try:
+        if np.isfinite(np.asarray(call(rows), dtype=float)).all():
+            return []
+    except (ValueError, IndexError, TypeError):
+        pass
+    if len(rows) == 1:
+        return [0]
+    half = len(rows) // 2
+    return refused(call, rows.iloc[:half]) + [half + i for i in refused(call, rows.iloc[half:])]
+
+
 def answers(model, rows):
     """For each row the probabilities and margins, or None where the library refuses it."""
-    try:
-        if hasattr(model, "predict_proba"):
-            p = model.predict_proba(rows)
-        else:
-            p = (np.asarray(model.classes_) == model.predict(rows)[:, np.newaxis]).astype(float)
-        if not np.isfinite(p).all():
-            raise ValueError("no number")
-        d = model.decision_function(rows).reshape(len(rows), -1).tolist() if hasattr(model, "decision_function") else [None] * len(rows)
-        return p.tolist(), d
-    except (ValueError, IndexError, TypeError):
-        if len(rows) == 1:
-            return [None], [None]
-    half = len(rows) // 2
-    (p, d), (q, e) = answers(model, rows.iloc[:half]), answers(model, rows.iloc[half:])
-    return p + q, d + e
+    bad = refused(getattr(model, "predict_proba", model.predict), rows)
+    good = np.setdiff1d(np.arange(len(rows)), bad)
+    asked = rows.iloc[good]
+    if hasattr(model, "predict_proba"):
+        p = model.predict_proba(asked)
+    else:
+        p = (np.asarray(model.classes_) == model.predict(asked)[:, np.newaxis]).astype(float)
+    probabilities, margins = [None] * len(rows), [None] * len(rows)
+    for i, row in zip(good, p):
+        probabilities[i] = row.tolist()
+    if hasattr(model, "decision_function"):
+        for i, row in zip(good, model.decision_function(asked).reshape(len(good), -1)):
+            margins[i] = row.tolist()
+            if not np.isfinite(row).all():  # a score without a margin is none
+                probabilities[i] = margins[i] = None
+    return probabilities, margins
 
 
 def main():
     odd = odd_rows()
-    out = {"scikit_learn": sklearn.__version__, "numpy": np.__version__, "cases": []}
+    place = Path(__file__).parent / sklearn.__version__
+    place.mkdir(exist_ok=True)
     wanted = set(sys.argv[1:])
     for name, model, rows, target in cases():
         if wanted and name not in wanted:
@@ -304,17 +319,14 @@ def main():
             asked = asked.astype({c: pd.CategoricalDtype(sorted(set(odd[c].dropna()) | set(rows[c].cat.categories))) for c in TEXTS})
         probabilities, margins = answers(model, asked)
         inputs = manifest["inputs"]
-        out["cases"].append({
-            "name": name, "inputs": inputs, "model": program, "rows": cells(odd, inputs),
+        case = {
+            "numpy": np.__version__, "inputs": inputs, "model": program, "rows": cells(odd, inputs),
             "probabilities": probabilities, "margins": margins,
-        })  # fmt: skip
-        refused = sum(p is None for p in probabilities)
-        print(f"{name}: {len(json.dumps(program))} bytes, {refused} rows refused", flush=True)
-    suffix = "-some" if wanted else ""
-    path = Path(__file__).parent / f"goldens-{sklearn.__version__}{suffix}.json.gz"
-    with open(path, "wb") as raw, gzip.GzipFile(fileobj=raw, mode="wb", mtime=0, compresslevel=9) as f:
-        f.write(json.dumps(out, separators=(",", ":")).encode())
-    print(f"{path}: {path.stat().st_size} bytes, {len(out['cases'])} cases")
+        }  # fmt: skip
+        path = place / f"{name}.json.gz"
+        with open(path, "wb") as raw, gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0, compresslevel=9) as f:
+            f.write(json.dumps(case, separators=(",", ":")).encode())
+        print(f"{name}: {path.stat().st_size} bytes, {probabilities.count(None)} rows refused", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,289 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.compose import ColumnTransformer
+from sklearn.decomposition import PCA
+from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier, VotingClassifier
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
+from sklearn.svm import LinearSVC
+
+from churnstream_export import DateParts, DaysBetween, ExportError, Input, UnsupportedEstimatorError, export
+
+NUMBERS = ["tenure_days", "monthly_spend", "support_tickets_30d", "last_login_hours"]
+TEXTS = ["plan_tier", "country"]
+
+
+def usual(*steps: Any) -> Any:
+    columns = ColumnTransformer(
+        [
+            ("numbers", make_pipeline(SimpleImputer(), StandardScaler()), NUMBERS),
+            ("texts", OneHotEncoder(handle_unknown="ignore"), TEXTS),
+        ],
+        sparse_threshold=0,
+    )
+    return make_pipeline(columns, *(steps or (LogisticRegression(class_weight="balanced"),)))
+
+
+def read(directory: Path, name: str) -> Any:
+    return json.loads((directory / name).read_text(encoding="utf-8"))
+
+
+def test_the_artefact_is_whole(customers: Any, tmp_path: Path) -> None:
+    frame, churn = customers
+    directory = tmp_path / "models" / "churn-1"
+    model = usual().fit(frame, churn)
+    digest = export(model, frame, directory, label="left within 30 days", horizon="30d", threshold=0.4)
+    assert sorted(p.name for p in directory.iterdir()) == ["manifest.json", "model.json", "profile.json", "reference.jsonl"]
+    assert digest == hashlib.sha256((directory / "manifest.json").read_bytes()).hexdigest()
+    manifest = read(directory, "manifest.json")
+    assert manifest["format_version"] == 2
+    assert manifest["label"] == {"definition": "left within 30 days", "horizon": "30d"}
+    assert manifest["threshold"] == 0.4
+    for name, entry in manifest["files"].items():
+        data = (directory / name).read_bytes()
+        assert entry == {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+    inputs = {i["name"]: i for i in manifest["inputs"]}
+    assert list(inputs) == list(frame.columns)
+    assert inputs["plan_tier"]["kind"] == "category" and inputs["tenure_days"]["kind"] == "number"
+    assert all(i.get("nullable") for i in inputs.values())  # the imputer and the encoder take gaps
+    references = (directory / "reference.jsonl").read_text(encoding="utf-8").splitlines()
+    assert len(references) > 300
+    first = json.loads(references[0])
+    assert first["probability"] == model.predict_proba(frame.iloc[[0]])[0, 1]
+
+
+def test_the_background_is_the_mean_of_every_feature(customers: Any, tmp_path: Path) -> None:
+    frame, churn = customers
+    model = usual().fit(frame, churn)
+    export(model, frame, tmp_path / "m", label="left", horizon="30d")
+    linear = next(s for s in read(tmp_path / "m", "model.json")["steps"] if s["type"] == "linear")
+    means = np.asarray(model[:-1].transform(frame), dtype=float).mean(axis=0)
+    assert linear["parameters"]["background"] == means.tolist()
+    assert len(linear["columns"]) == len(means)
+
+
+def test_an_input_is_nullable_as_the_pipeline_takes_gaps(customers: Any, tmp_path: Path) -> None:
+    frame, churn = customers
+    whole = frame.dropna()
+    columns = ColumnTransformer(
+        [("n", StandardScaler(), NUMBERS[:3]), ("i", SimpleImputer(), NUMBERS[3:]), ("t", OneHotEncoder(), TEXTS)]
+    )
+    model = make_pipeline(columns, LogisticRegression()).fit(whole, churn[whole.index])
+    export(model, whole, tmp_path / "m", label="left", horizon="30d")
+    nullable = {i["name"]: i.get("nullable", False) for i in read(tmp_path / "m", "manifest.json")["inputs"]}
+    assert nullable == {**dict.fromkeys(frame.columns, False), "last_login_hours": True}
+
+
+def test_the_profile_counts_every_row_once(customers: Any, tmp_path: Path) -> None:
+    frame, churn = customers
+    export(usual().fit(frame, churn), frame, tmp_path / "m", label="left", horizon="30d")
+    profile = read(tmp_path / "m", "profile.json")
+    assert profile["events"] == len(frame)
+    assert [f["name"] for f in profile["features"]] == [*frame.columns, "score"]
+    for feature in profile["features"]:
+        assert sum(feature["counts"]) == len(frame), feature["name"]
+        assert len(feature["counts"]) == len(feature["places"]) == len(set(feature["places"]))
+    country = profile["features"][4]
+    assert country["counts"][-1] == int(frame.country.isna().sum())
+    assert country["counts"][country["categories"].index("NA")] == int((frame.country == "NA").sum())
+
+
+@pytest.mark.parametrize(
+    ("step", "name"),
+    [
+        (PCA(2), "PCA"),
+        (KNeighborsClassifier(3), "KNeighborsClassifier"),
+        (FunctionTransformer(lambda x: x + 1), "FunctionTransformer"),
+        (VotingClassifier([("l", LogisticRegression()), ("k", KNeighborsClassifier(3))], voting="soft"), "KNeighborsClassifier"),
+    ],
+)
+def test_what_has_no_equal_is_refused_by_its_class_name(step: Any, name: str, customers: Any, tmp_path: Path) -> None:
+    frame, churn = customers
+    steps = (step,) if hasattr(step, "predict") else (step, LogisticRegression())
+    model = usual(*steps).fit(frame, churn)
+    with pytest.raises(UnsupportedEstimatorError, match=name) as refused:
+        export(model, frame, tmp_path / "m", label="left", horizon="30d")
+    assert refused.value.class_name.endswith(name)
+    assert not (tmp_path / "m").exists() and not list(tmp_path.iterdir())
+
+
+class Own(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    def fit(self, X: Any, y: Any) -> Own:
+        self.classes_ = np.unique(y)
+        return self
+
+    def predict_proba(self, X: Any) -> Any:
+        return np.full((len(X), 2), 0.5)
+
+
+class OwnForest(RandomForestClassifier):  # type: ignore[misc]
+    """A subclass may compute anything."""
+
+
+def test_classes_of_others_are_refused_even_below_known_ones(customers: Any, tmp_path: Path) -> None:
+    frame, churn = customers
+    for step in (Own(), OwnForest(3)):
+        with pytest.raises(UnsupportedEstimatorError, match=type(step).__name__):
+            export(usual(step).fit(frame, churn), frame, tmp_path / "m", label="left", horizon="30d")
+
+
+def test_what_stands_in_the_way_is_named(customers: Any, tmp_path: Path) -> None:
+    frame, churn = customers
+    model = usual().fit(frame, churn)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "something").write_text("")
+    with pytest.raises(ExportError, match="not empty"):
+        export(model, frame, tmp_path / "full", label="left", horizon="30d")
+    with pytest.raises(ExportError, match="lack the columns"):
+        export(model, frame.drop(columns="country"), tmp_path / "m", label="left", horizon="30d")
+    with pytest.raises(ExportError, match="none of"):
+        export(model, frame, tmp_path / "m", label={"positive": "maybe", "definition": "left"}, horizon="30d")
+    with pytest.raises(ExportError, match="no reference rows"):
+        export(model, frame.iloc[:0], tmp_path / "m", label="left", horizon="30d")
+    renamed = frame.rename(columns={"tenure_days": "score"})
+    with pytest.raises(ExportError, match="score"):
+        numbers = make_pipeline(SimpleImputer(), LogisticRegression()).fit(renamed[["score", "monthly_spend"]], churn)
+        export(numbers, renamed[["score", "monthly_spend"]], tmp_path / "m", label="left", horizon="30d")
+    assert not (tmp_path / "m").exists()
+
+
+def test_inputs_may_be_declared_in_every_form(customers: Any, tmp_path: Path) -> None:
+    frame, churn = customers
+    model = usual().fit(frame, churn)
+    forms: list[Any] = [
+        list(frame.columns),
+        {c: "category" if c in TEXTS else "number" for c in frame.columns},
+        [{"name": c} for c in frame.columns],
+        [Input("tenure_days", min=0, path="customer.tenure")],
+    ]
+    for i, inputs in enumerate(forms):
+        export(model, frame, tmp_path / str(i), inputs=inputs, label="left", horizon="30d")
+        declared = {d["name"]: d for d in read(tmp_path / str(i), "manifest.json")["inputs"]}
+        assert set(declared) == set(frame.columns)
+    assert declared["tenure_days"]["min"] == 0 and declared["tenure_days"]["path"] == "customer.tenure"
+
+
+def scored(command: str, directory: Path, frame: pd.DataFrame, tmp_path: Path, *flags: str) -> list[dict[str, Any]]:
+    rows = tmp_path / "rows.csv"
+    frame.to_csv(rows, index=False)
+    subprocess.run([command, "model", "verify", str(directory)], check=True, capture_output=True)
+    out = subprocess.run(
+        [command, "model", "score", "--model", str(directory), "--input", str(rows), *flags],
+        check=True, capture_output=True, text=True, encoding="utf-8",
+    )  # fmt: skip
+    return [json.loads(line) for line in out.stdout.splitlines()]
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        LogisticRegression(class_weight="balanced"),
+        RandomForestClassifier(10, max_depth=4, random_state=0),
+        GradientBoostingClassifier(n_estimators=10, random_state=0),
+    ],
+)
+def test_churnstream_gives_the_same_and_its_contributions_add_up(
+    step: Any, customers: Any, tmp_path: Path, churnstream: str
+) -> None:
+    frame, churn = customers
+    model = usual(step).fit(frame, churn)
+    export(model, frame, tmp_path / "m", label="left", horizon="30d")
+    lines = scored(churnstream, tmp_path / "m", frame, tmp_path, "--contributions")
+    want = model.predict_proba(frame)[:, 1]
+    assert len(lines) == len(frame)
+    for line, p in zip(lines, want):
+        assert math.isclose(line["probability"], p, rel_tol=1e-12)
+        assert math.isclose(sum(line["contributions"].values()), line["margin"], rel_tol=0, abs_tol=1e-9)
+        assert set(line["contributions"]) == {*frame.columns, "bias"}
+
+
+def test_several_classes_give_lists(customers: Any, tmp_path: Path, churnstream: str) -> None:
+    frame, churn = customers
+    level = np.where(churn == 1, "gone", np.where(frame.tenure_days > 900, "loyal", "new"))
+    model = usual(LogisticRegression()).fit(frame, level)
+    export(model, frame, tmp_path / "m", label={"positive": "gone", "definition": "left"}, horizon="30d")
+    lines = scored(churnstream, tmp_path / "m", frame, tmp_path)
+    np.testing.assert_allclose([line["probabilities"] for line in lines], model.predict_proba(frame), rtol=1e-12)
+    output = read(tmp_path / "m", "model.json")["output"]
+    assert output["classes"] == ["gone", "loyal", "new"] and output["positive"] == 0
+
+
+def test_without_predict_proba_the_prediction_is_certain(customers: Any, tmp_path: Path, churnstream: str) -> None:
+    frame, churn = customers
+    model = usual(LinearSVC(dual=False)).fit(frame, churn)
+    export(model, frame, tmp_path / "m", label="left", horizon="30d")
+    lines = scored(churnstream, tmp_path / "m", frame, tmp_path)
+    assert [line["probability"] for line in lines] == [float(p) for p in model.predict(frame)]
+    np.testing.assert_allclose([line["margin"] for line in lines], model.decision_function(frame), rtol=0, atol=1e-12)
+
+
+def test_the_first_class_may_be_churn(customers: Any, tmp_path: Path, churnstream: str) -> None:
+    frame, churn = customers
+    model = usual().fit(frame, np.where(churn == 1, "gone", "stays"))
+    export(model, frame, tmp_path / "m", label={"positive": "gone", "definition": "left"}, horizon="30d")
+    lines = scored(churnstream, tmp_path / "m", frame, tmp_path)
+    np.testing.assert_allclose([line["probability"] for line in lines], model.predict_proba(frame)[:, 0], rtol=1e-12)
+
+
+def test_a_pipeline_of_arrays_gets_names(customers: Any, tmp_path: Path, churnstream: str) -> None:
+    frame, churn = customers
+    X = frame[NUMBERS[:3]].to_numpy()
+    model = make_pipeline(StandardScaler(), LogisticRegression()).fit(X, churn)
+    export(model, X, tmp_path / "m", label="left", horizon="30d")
+    lines = scored(churnstream, tmp_path / "m", pd.DataFrame(X, columns=["f0", "f1", "f2"]), tmp_path)
+    np.testing.assert_allclose([line["probability"] for line in lines], model.predict_proba(X)[:, 1], rtol=1e-12)
+
+
+def test_dates_are_inputs(tmp_path: Path, churnstream: str) -> None:
+    rng = np.random.default_rng(1)
+    n = 200
+    frame = pd.DataFrame(
+        {
+            "joined": pd.Timestamp("2019-12-30") + pd.to_timedelta(rng.integers(0, 900, n), unit="D"),
+            "expires": pd.Timestamp("2024-02-28") + pd.to_timedelta(rng.integers(0, 90, n), unit="D"),
+        }
+    )
+    churn = rng.integers(0, 2, n)
+    columns = ColumnTransformer(
+        [("p", DateParts(("month", "weekday", "day_of_year")), ["joined"]), ("d", DaysBetween(), ["joined", "expires"])]
+    )
+    model = make_pipeline(columns, StandardScaler(), LogisticRegression()).fit(frame, churn)
+    export(model, frame, tmp_path / "m", label="left", horizon="30d")
+    assert [i["kind"] for i in read(tmp_path / "m", "manifest.json")["inputs"]] == ["date", "date"]
+    lines = scored(churnstream, tmp_path / "m", frame, tmp_path)
+    np.testing.assert_allclose([line["probability"] for line in lines], model.predict_proba(frame)[:, 1], rtol=1e-12)
+
+
+def test_the_command_exports_a_saved_pipeline(customers: Any, tmp_path: Path) -> None:
+    frame, churn = customers
+    model = usual().fit(frame, churn)
+    joblib.dump(model, tmp_path / "churn.joblib")
+    frame.to_csv(tmp_path / "rows.csv", index=False)
+    command = [sys.executable, "-m", "churnstream_export", str(tmp_path / "churn.joblib"), "--reference", str(tmp_path / "rows.csv")]
+    done = subprocess.run([*command, "--output", str(tmp_path / "m"), "--horizon", "30d"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    manifest = read(tmp_path / "m", "manifest.json")
+    assert hashlib.sha256((tmp_path / "m" / "manifest.json").read_bytes()).hexdigest() in done.stdout
+    # The text NA is a country, an empty cell is missing.
+    country = next(f for f in read(tmp_path / "m", "profile.json")["features"] if f["name"] == "country")
+    assert "NA" in country["categories"] and country["counts"][-1] == int(frame.country.isna().sum())
+    assert manifest["training"]["library"] == "scikit-learn"
+    again = subprocess.run([*command, "--output", str(tmp_path / "m")], capture_output=True, text=True)
+    assert again.returncode == 1 and "not empty" in again.stderr
+    assert subprocess.run([*command[:-2]], capture_output=True).returncode == 2
