@@ -10,6 +10,9 @@ import (
 	"github.com/churnstream/churnstream/drift"
 	"github.com/churnstream/churnstream/schemas"
 	"github.com/churnstream/churnstream/scoring"
+	"github.com/churnstream/churnstream/scoring/booster"
+	"github.com/churnstream/churnstream/scoring/modelfile"
+	"github.com/churnstream/churnstream/scoring/trees"
 )
 
 // The first inputs of the contract are not the model's: the score repeats them.
@@ -86,6 +89,45 @@ func pipeline(m *job.Model) scoring.Pipeline {
 	}
 }
 
+// boosted is the job's columns before a model of XGBoost, LightGBM or CatBoost: 31 numbers, the nullable ones as they are.
+func boosted(m *job.Model) scoring.Pipeline {
+	p := pipeline(m)
+	encode := p.Steps[1]
+	columns := append(append([]string(nil), job.Numbers[:]...), encode.Outputs...)
+	return scoring.Pipeline{
+		Steps: []scoring.Step{
+			encode,
+			{Columns: columns, Outputs: []string{"margin", "probability"}, Transform: scoring.Booster{File: boosterFile}},
+		},
+		Output: p.Output,
+	}
+}
+
+// boosterFile is the name of the booster in the artefact.
+const boosterFile = "model.booster"
+
+// predict replaces the probabilities by the booster's own: no other library is at hand here, so that the artefact's
+// check at load is only that it is complete. Whether the scores are right the comparison finds out.
+func predict(model *booster.Model, population *schemas.Rows, probabilities []float64) {
+	var scratch trees.Scratch
+	row := make([]float64, model.Engine.Features())
+	for i := range probabilities {
+		numbers, categories := population.Row(i)
+		at := copy(row, numbers[modelInputs:modelInputs+len(job.Numbers)])
+		for field, values := range job.Categories {
+			for _, value := range values {
+				row[at] = 0
+				if string(categories[modelInputs+len(job.Numbers)+field]) == value {
+					row[at] = 1
+				}
+				at++
+			}
+		}
+		model.Engine.Margins(row, 1, probabilities[i:i+1], &scratch)
+		model.Link.Apply(probabilities[i:i+1], probabilities[i:i+1])
+	}
+}
+
 // populationRows is how many events make the drift reference, and referenceRows how many of them the artefact is
 // checked with when it is loaded.
 const (
@@ -94,10 +136,21 @@ const (
 )
 
 // writeArtefact makes an artefact of the model in an empty directory. Its reference probabilities are the job's own, so
-// that it can be loaded only if it gives them.
-func writeArtefact(dir string, m *job.Model) error {
-	c := contract()
+// that it can be loaded only if it gives them. With the content of a booster's file that is the model.
+func writeArtefact(dir string, m *job.Model, file []byte) error {
+	c, p := contract(), pipeline(m)
 	population, probabilities := rows(m, populationRows)
+	reference, expected := rows(m, referenceRows)
+	var models map[string][]byte
+	if file != nil {
+		model, err := modelfile.Parse(file)
+		if err != nil {
+			return err
+		}
+		predict(model, population, probabilities)
+		predict(model, reference, expected)
+		p, models = boosted(m), map[string][]byte{boosterFile: file}
+	}
 	profile, err := drift.BuildProfile(c, drift.Reference{Rows: population, Probabilities: probabilities}, drift.DefaultProfileConfig())
 	if err != nil {
 		return err
@@ -106,7 +159,6 @@ func writeArtefact(dir string, m *job.Model) error {
 	if err := drift.WriteProfile(&text, profile); err != nil {
 		return err
 	}
-	reference, probabilities := rows(m, referenceRows)
 	_, err = scoring.WriteArtefact(dir, scoring.Artefact{
 		Manifest: scoring.Manifest{
 			Name: "peers", Version: job.ModelVersion, CreatedAt: time.Now().UTC(),
@@ -115,9 +167,10 @@ func writeArtefact(dir string, m *job.Model) error {
 			Label:     scoring.Label{Definition: "made up: the comparison is about speed", Horizon: "30d"},
 			Inputs:    c.Inputs,
 		},
-		Pipeline:  pipeline(m),
+		Pipeline:  p,
+		Models:    models,
 		Profile:   text.Bytes(),
-		Reference: scoring.Reference{Rows: reference, Probability: probabilities},
+		Reference: scoring.Reference{Rows: reference, Probability: expected},
 	})
 	if err != nil {
 		return fmt.Errorf("write the model's artefact: %w", err)

@@ -3,6 +3,7 @@
 //
 //	BROKER IN_TOPIC OUT_TOPIC GROUP MODEL_DIR   the job; MODEL_DIR may be left out
 //	DELIVERY      exactly-once (default) or at-least-once
+//	BOOSTER       a model file of a boosting library on the job's 31 columns, in the place of the logistic regression
 //	TRANSACTIONS  worker or partition: who shares one; the product's default else
 //	CPU_PROFILE   a file for a CPU profile
 //	METRICS       a file for the metrics as they are at the end
@@ -95,8 +96,14 @@ func load(dir string) (*scoring.Model, *drift.Profile, error) {
 		return nil, nil, err
 	}
 	defer os.RemoveAll(temporary)
+	var booster []byte
+	if path := os.Getenv("BOOSTER"); path != "" {
+		if booster, err = os.ReadFile(path); err != nil {
+			return nil, nil, err
+		}
+	}
 	artefact := filepath.Join(temporary, "model")
-	if err := writeArtefact(artefact, weights); err != nil {
+	if err := writeArtefact(artefact, weights, booster); err != nil {
 		return nil, nil, err
 	}
 	model, err := scoring.Load(artefact)
