@@ -183,10 +183,19 @@ func FuzzRegistryAnswer(f *testing.F) {
 		{200, `{"schema":"{\"type\":\"record\",\"name\":\"E\",\"fields\":[{\"name\":\"spend\",\"type\":\"int\"}]}","id":1,"version":1,"subject":"s"}`},
 		{200, `{"schema":"\"x.A\"","references":[{"name":"x.A","subject":"a","version":1},{"name":"x.B","subject":"b","version":2}]}`},
 		{200, `{"schema":"syntax = \"proto3\";","schemaType":"PROTOBUF"}`},
-		{200, `{"id":5}`}, {200, `[1,2,3]`}, {200, `{}`}, {200, ``}, {200, `null`},
+		{200, `{"id":5}`},
+		{200, `[1,2,3]`},
+		{200, `{}`},
+		{200, ``},
+		{200, `null`},
 		{404, `{"error_code":40403,"message":"Schema not found"}`},
 		{404, `{"error_code":40401,"message":"Subject not found"}`},
-		{404, `<html></html>`}, {409, `{"error_code":409,"message":"no"}`}, {422, `{"error_code":42201}`}, {500, `x`}, {401, ``}, {302, ``},
+		{404, `<html></html>`},
+		{409, `{"error_code":409,"message":"no"}`},
+		{422, `{"error_code":42201}`},
+		{500, `x`},
+		{401, ``},
+		{302, ``},
 	} {
 		f.Add(seed.status, seed.body)
 	}

@@ -342,10 +342,16 @@ func (r *HTTPRegistry) lookThrough(ctx context.Context, key schemaKey, patience 
 			continue
 		}
 		answer, err := r.version(ctx, at, patience)
+		if code(err) == sr.ErrVersionNotFound.Code { // deleted since it was listed
+			continue
+		}
 		if err != nil {
 			return Schema{}, err
 		}
 		schema, err := r.complete(ctx, key, answer, patience)
+		if err != nil && !errors.Is(err, ErrSchemaUnsupported) {
+			return Schema{}, err
+		}
 		fingerprint := uint64(0)
 		if err == nil {
 			fingerprint, err = schema.Fingerprint()

@@ -72,6 +72,7 @@ func TestAReadersSchemaIsResolvedAsTheSpecificationSays(t *testing.T) {
 		{"order does not matter", field("y", `"string"`) + "," + field("x", `"int"`), field("x", `"int"`) + "," + field("y", `"string"`), []byte{2, 'a', 10}, number, "5", nil},
 		{"alias of a field", field("old", `"int"`), `{"name":"x","aliases":["older","old"],"type":"int"}`, []byte{10}, number, "5", nil},
 		{"the name comes before an alias", field("old", `"int"`) + "," + field("x", `"int"`), `{"name":"x","aliases":["old"],"type":"int"}`, []byte{10, 12}, number, "6", nil},
+		{"an alias takes no field from the reader's field of that name", field("old", `"int"`), `{"name":"x","aliases":["old"],"type":"int","default":3},` + field("old", `"int"`), []byte{10}, number, "3", nil},
 		{"default", field("y", `"int"`), `{"name":"x","type":"int","default":3}`, []byte{10}, number, "3", nil},
 		{"default of a union", field("y", `"int"`), `{"name":"x","type":["null","double"],"default":null}`, []byte{10}, number, "NaN", nil},
 		{"default of a text", field("y", `"int"`), `{"name":"x","type":"string","default":"basic"}`, []byte{10}, category, "basic", nil},

@@ -2,6 +2,7 @@ package schemas
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
 
 	"github.com/churnstream/churnstream/internal/avroschema"
@@ -33,6 +34,15 @@ func (s Schema) Fingerprint() (uint64, error) {
 		return 0, err
 	}
 	return t.CRC64(), nil
+}
+
+// SHA256 returns the SHA-256 fingerprint of the schema's canonical form.
+func (s Schema) SHA256() (sum [sha256.Size]byte, err error) {
+	t, err := avroschema.Parse(s.Text, s.References...)
+	if err != nil {
+		return sum, err
+	}
+	return t.SHA256(), nil
 }
 
 // Registry gives writer schemas by id and publishes our own. It must be safe for concurrent use.

@@ -280,6 +280,34 @@ func TestSchemasAreFoundByFingerprint(t *testing.T) {
 	}
 }
 
+func TestAVersionThatIsGoneOrNotAvroDoesNotHideTheOthers(t *testing.T) {
+	answers := map[string]string{
+		"/subjects/e/versions":   `[1,2,3,4]`,
+		"/subjects/e/versions/1": `{"schema":"\"int\""}`,
+		"/subjects/e/versions/2": `{"schema":"{}","schemaType":"JSON"}`,
+		"/subjects/e/versions/3": `{"schema":"no schema"}`,
+	}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		answer, known := answers[r.URL.Path]
+		if !known {
+			w.WriteHeader(http.StatusNotFound)
+			answer = `{"error_code":40402,"message":"Version not found."}`
+		}
+		fmt.Fprint(w, answer)
+	}))
+	defer server.Close()
+	fingerprint, err := Schema{Text: `"int"`}.Fingerprint()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := connect(t, unchanged, server.URL).SchemaByFingerprint(context.Background(), "e", fingerprint); err != nil || got.Text != `"int"` {
+		t.Errorf("%+v %v", got, err)
+	}
+	if _, err := connect(t, unchanged, server.URL).SchemaByFingerprint(context.Background(), "nobody", fingerprint); err == nil || errors.Is(err, ErrSchemaNotFound) {
+		t.Errorf("an answer that is not documented for a list: %v", err)
+	}
+}
+
 func TestSubjectsFollowTheStrategy(t *testing.T) {
 	for _, c := range []struct{ strategy, schema, want string }{
 		{"topic", ScoreSchema(), "scores-value"},

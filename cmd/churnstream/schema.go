@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -32,7 +33,8 @@ type contracts struct {
 type publishedContract struct {
 	Topic       string          `json:"topic,omitempty"` // nothing: the header of dead letters
 	Subject     string          `json:"subject"`
-	Fingerprint string          `json:"fingerprint"`
+	Fingerprint string          `json:"fingerprint"` // CRC-64-AVRO, hex
+	SHA256      string          `json:"sha256"`
 	ID          int32           `json:"id,omitempty"` // in the registry, where it was asked
 	Schema      json.RawMessage `json:"schema"`
 }
@@ -90,11 +92,18 @@ func published(use opened) ([]publishedContract, error) {
 }
 
 func describe(p worker.Publication) (publishedContract, error) {
-	fingerprint, err := schemas.Schema{Text: p.Schema}.Fingerprint()
+	schema := schemas.Schema{Text: p.Schema}
+	fingerprint, err := schema.Fingerprint()
 	if err != nil {
 		return publishedContract{}, fmt.Errorf("%s: %w", p.Subject, err)
 	}
-	return publishedContract{Topic: p.Topic, Subject: p.Subject, Fingerprint: fmt.Sprintf("%016x", fingerprint), Schema: json.RawMessage(p.Schema)}, nil
+	sum, err := schema.SHA256()
+	if err != nil {
+		return publishedContract{}, fmt.Errorf("%s: %w", p.Subject, err)
+	}
+	return publishedContract{
+		Topic: p.Topic, Subject: p.Subject, Fingerprint: fmt.Sprintf("%016x", fingerprint), SHA256: hex.EncodeToString(sum[:]), Schema: json.RawMessage(p.Schema),
+	}, nil
 }
 
 func newSchemaShow(s streams) *cobra.Command {
