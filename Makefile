@@ -76,6 +76,12 @@ test-containers: ## Run the transport tests on a Kafka in a container; needs a c
 test-rules: ## Test the Prometheus rules and the dashboard's queries; needs promtool and amtool
 	.ci/rules.sh
 
+.PHONY: test-python
+test-python: build ## Test the Python exporter against this build's command, on today's scikit-learn; needs Python and pip
+	python3 -m venv $(BUILD)/python
+	$(BUILD)/python/bin/pip install -q './python[test]'
+	cd python && CHURNSTREAM=$(BINARY) $(BUILD)/python/bin/python -m pytest -q
+
 .PHONY: fuzz
 fuzz: ## Run every fuzz target (FUZZ=pattern, FUZZTIME=30s each)
 	.ci/fuzz.sh '$(FUZZ)'
