@@ -83,15 +83,29 @@ func propertyOf(in schemas.Input) *huma.Schema {
 	case schemas.Category:
 		p.Type = huma.TypeString
 	case schemas.Boolean:
-		p.Type = huma.TypeBoolean
+		p = &huma.Schema{AnyOf: []*huma.Schema{
+			{Type: huma.TypeBoolean, Nullable: in.Nullable},
+			{Type: huma.TypeInteger, Enum: []any{0, 1}},
+			{Type: huma.TypeString, Pattern: "^(0|1|[Tt][Rr][Uu][Ee]|[Ff][Aa][Ll][Ss][Ee]|[Yy][Ee][Ss]|[Nn][Oo])$"},
+		}}
 	case schemas.Date:
 		p.Type, p.Format, p.Description = huma.TypeString, "date", within(in, func(day float64) string {
 			return time.Unix(int64(day)*86400, 0).UTC().Format(time.DateOnly)
 		})
 	case schemas.Timestamp:
-		p.Type, p.Format, p.Description = huma.TypeString, "date-time", within(in, func(ms float64) string {
-			return time.UnixMilli(int64(ms)).UTC().Format(time.RFC3339)
-		})
+		least, most := -float64(1<<53), float64(1<<53)
+		if in.Min != nil {
+			least = *in.Min
+		}
+		if in.Max != nil {
+			most = *in.Max
+		}
+		p = &huma.Schema{AnyOf: []*huma.Schema{
+			{Type: huma.TypeString, Format: "date-time", Nullable: in.Nullable, Description: within(in, func(ms float64) string {
+				return time.UnixMilli(int64(ms)).UTC().Format(time.RFC3339)
+			})},
+			{Type: huma.TypeInteger, Minimum: &least, Maximum: &most, Description: "Milliseconds since 1970"},
+		}}
 	}
 	return p
 }
