@@ -31,7 +31,7 @@ type checker struct {
 }
 
 // maxSteps bounds the work: each union on the way down may multiply it by its number of branches.
-const maxSteps = 1 << 17
+const maxSteps = 1 << 15
 
 func (c *checker) check(r, w *Type, at string, found []Incompatibility) []Incompatibility {
 	report := func(kind, place, format string, args ...any) []Incompatibility {
