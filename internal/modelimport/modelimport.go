@@ -228,4 +228,3 @@ func reference(m *booster.Model, t *modelscore.Table, positive int) scoring.Refe
 	s := score(m, numbers, count+1, positive)
 	return scoring.Reference{Rows: rows, Margin: s.margins, Probability: s.probabilities}
 }
-

@@ -1,0 +1,9 @@
+#!/bin/sh
+# Times boosting libraries and this program on the same models and rows, in one run:
+# boosters.sh PYTHON DIRECTORY, where PYTHON has xgboost, lightgbm and scikit-learn.
+set -eu
+python=$1 directory=$(mkdir -p "$2" && cd "$2" && pwd)
+cd "$(dirname "$0")/../.."
+export OMP_NUM_THREADS=1 GOMAXPROCS=1
+"$python" -W ignore python/benchmarks/boosters.py "$directory"
+CHURNSTREAM_BOOSTERS=$directory go test -run '^$' -bench LibraryModels -benchtime 300ms ./scoring/modelfile
