@@ -86,11 +86,7 @@ def main():
         {"objective": "binary:logistic", "max_depth": 6, "eta": 0.05, "nthread": 1, "tree_method": "hist"},
         xgboost.DMatrix(mixed, y, feature_types=["c"] * 5 + ["q"] * 15, enable_categorical=True), 100)
     model.save_model(a.directory / "xgboost-100x6-category.ubj")
-    for batch in BATCHES:
-        matrix = xgboost.DMatrix(mixed[:batch], feature_types=["c"] * 5 + ["q"] * 15, enable_categorical=True)
-        ns = best(lambda matrix=matrix: model.predict(matrix, output_margin=True), max(1, 400 // batch)) / batch * 1e9
-        results.append({"model": "xgboost-100x6-category", "batch": batch, "ns_per_row": round(ns)})
-        print(f"{'xgboost-100x6-category':24} batch {batch:5}  {ns:12.0f} ns/row")
+    measure("xgboost-100x6-category", lambda rows: model.inplace_predict(rows, predict_type="margin", validate_features=False), mixed, results)
 
     forest = RandomForestClassifier(500, n_jobs=1, random_state=1).fit(x[:5000], y[:5000])
     depth = max(t.tree_.max_depth for t in forest.estimators_)

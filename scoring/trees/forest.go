@@ -7,7 +7,8 @@ import "math"
 const (
 	lanes     = 8
 	blockRows = 64
-	maxSlots  = 256
+	maxSlots  = 256     // that a node has the room to name
+	maxWide   = 1 << 16 // that slotOf can name
 )
 
 // key is what nodes compare: an integer that is ordered as the floating-point number of its size is.
@@ -45,6 +46,8 @@ type forest[K key] struct {
 	slots []slot
 	nodes []node[K]
 	trees []flatTree
+	// slotOf says, for an ensemble with more views than a node can name, which one each node looks at.
+	slotOf []uint16
 	// leaves are the values of the leaves, tree by tree; of a vector, Outputs in a row.
 	leaves []float64
 }
@@ -95,11 +98,29 @@ const (
 func flatten[K key](e *Ensemble) *forest[K] {
 	f := &forest[K]{slots: []slot{{feature: -1}}}
 	known := map[slot]uint32{}
+	if e.views() >= maxSlots {
+		f.slotOf = []uint16{}
+	}
 	for i := range e.Trees {
 		t := &e.Trees[i]
 		f.trees = append(f.trees, f.add(e, t, known))
 	}
 	return f
+}
+
+// views is the number of views that splits look at.
+func (e *Ensemble) views() int {
+	known := map[slot]bool{}
+	for i := range e.Trees {
+		for k := range e.Trees[i].Nodes {
+			if n := &e.Trees[i].Nodes[k]; n.Left >= 0 {
+				if _, s, ok := lower[int64](n); ok {
+					known[s] = true
+				}
+			}
+		}
+	}
+	return len(known)
 }
 
 // add lays out one tree, or notes that it cannot be.
@@ -111,6 +132,9 @@ func (f *forest[K]) add(e *Ensemble, t *Tree, known map[slot]uint32) flatTree {
 			delete(known, s)
 		}
 		f.nodes, f.slots, f.leaves = f.nodes[:nodes], f.slots[:slots], f.leaves[:leaves]
+		if f.slotOf != nil {
+			f.slotOf = f.slotOf[:nodes]
+		}
 		return flatTree{output: int32(t.Output), kind: walked}
 	}
 	if len(t.Linear) > 0 || len(t.Nodes) > maxNodes-len(f.nodes) || uint64(len(t.Nodes)*e.Outputs+len(f.leaves)) > math.MaxUint32 {
@@ -125,7 +149,7 @@ func (f *forest[K]) add(e *Ensemble, t *Tree, known map[slot]uint32) flatTree {
 		depth int32
 	}
 	count := 0 // of leaves
-	f.nodes = append(f.nodes, node[K]{})
+	f.grow(1)
 	queue := []place{{0, out.root, 0}}
 	for len(queue) > 0 {
 		p := queue[0]
@@ -148,7 +172,7 @@ func (f *forest[K]) add(e *Ensemble, t *Tree, known map[slot]uint32) flatTree {
 		}
 		index, ok := known[s]
 		if !ok {
-			if len(f.slots) == maxSlots {
+			if len(f.slots) == maxSlots && f.slotOf == nil || len(f.slots) == maxWide {
 				return giveUp()
 			}
 			index = uint32(len(f.slots))
@@ -156,7 +180,10 @@ func (f *forest[K]) add(e *Ensemble, t *Tree, known map[slot]uint32) flatTree {
 			f.slots = append(f.slots, s)
 		}
 		left := uint32(len(f.nodes))
-		f.nodes = append(f.nodes, node[K]{}, node[K]{})
+		f.grow(2)
+		if f.slotOf != nil {
+			f.slotOf[p.to], index = uint16(index), 1
+		}
 		f.nodes[p.to] = node[K]{threshold, left<<8 | index}
 		queue = append(queue, place{n.Left, left, p.depth + 1}, place{n.Right, left + 1, p.depth + 1})
 	}
@@ -166,6 +193,15 @@ func (f *forest[K]) add(e *Ensemble, t *Tree, known map[slot]uint32) flatTree {
 		}
 	}
 	return out
+}
+
+func (f *forest[K]) grow(n int) {
+	for range n {
+		f.nodes = append(f.nodes, node[K]{})
+		if f.slotOf != nil {
+			f.slotOf = append(f.slotOf, 0)
+		}
+	}
 }
 
 // lower expresses a split as view ≤ threshold.
@@ -209,7 +245,7 @@ func lower[K key](n *Node) (K, slot, bool) {
 // grown.
 func (f *forest[K]) margins(e *Ensemble, rows []float64, n int, out []float64, views []K) []K {
 	if n < lanes {
-		views = grow(views, maxSlots)
+		views = grow(views, max(maxSlots, len(f.slots)))
 		for r := range n {
 			f.one(e, rows[r*e.Features:(r+1)*e.Features], out[r*e.Outputs:(r+1)*e.Outputs], views)
 		}
@@ -233,12 +269,14 @@ func (f *forest[K]) margins(e *Ensemble, rows []float64, n int, out []float64, v
 			continue
 		}
 		for b := range blocks {
-			x := (*[maxSlots * lanes]K)(views[b*stride:])
 			first := b * lanes
-			if t.depth <= shallow {
-				walkShallow(f.nodes, uint(t.root), t.depth, x, &leaf)
-			} else {
-				walkDeep(f.nodes, uint(t.root), x, &leaf)
+			switch x := views[b*stride:]; {
+			case f.slotOf != nil:
+				walkWide(f.nodes, f.slotOf, uint(t.root), x, &leaf)
+			case t.depth <= shallow:
+				walkShallow(f.nodes, uint(t.root), t.depth, (*[maxSlots * lanes]K)(x), &leaf)
+			default:
+				walkDeep(f.nodes, uint(t.root), (*[maxSlots * lanes]K)(x), &leaf)
 			}
 			skip := 0
 			if first > n-lanes { // the last lane block overlaps the one before
@@ -363,6 +401,27 @@ func walkDeep[K key](nodes []node[K], root uint, x *[maxSlots * lanes]K, leaf *[
 	}
 }
 
+// walkWide does the same where nodes do not name their slots.
+func walkWide[K key](nodes []node[K], slotOf []uint16, root uint, x []K, leaf *[lanes]uint32) {
+	at := [lanes]uint{root, root, root, root, root, root, root, root}
+	slotOf = slotOf[:len(nodes)]
+	for splits := uint32(1); splits != 0; {
+		for range 4 {
+			for lane := range at {
+				i := at[lane]
+				at[lane] = step(x[int(slotOf[i])*lanes+lane], nodes[i])
+			}
+		}
+		splits = 0
+		for _, i := range at {
+			splits |= nodes[i].next & 0xff
+		}
+	}
+	for lane, i := range at {
+		leaf[lane] = uint32(nodes[i].threshold)
+	}
+}
+
 // add8 adds the leaves of as many rows as there are numbers of leaves.
 func (f *forest[K]) add8(e *Ensemble, t *flatTree, leaf []uint32, out []float64) {
 	if t.kind == vector {
@@ -401,11 +460,11 @@ func (f *forest[K]) addVector(e *Ensemble, t *flatTree, leaf uint32, out []float
 
 // one adds the leaves of one row to out: lanes trees at a time.
 func (f *forest[K]) one(e *Ensemble, row, out []float64, views []K) {
-	x := (*[maxSlots]K)(views)
-	x[0] = keyOf[K](math.Inf(-1))
+	views[0] = keyOf[K](math.Inf(-1))
 	for i, s := range f.slots[1:] {
-		x[i+1] = look[K](e, s.view, row[s.feature])
+		views[i+1] = look[K](e, s.view, row[s.feature])
 	}
+	x := (*[maxSlots]K)(views)
 	var leaf [lanes]uint32
 	for i := 0; i < len(f.trees); {
 		some := f.trees[i:min(i+lanes, len(f.trees))]
@@ -422,6 +481,10 @@ func (f *forest[K]) one(e *Ensemble, row, out []float64, views []K) {
 			e.walk(&e.Trees[i], row, out)
 			i++
 			continue
+		case f.slotOf != nil:
+			for k := range some {
+				leaf[k] = f.walkOneWide(uint(some[k].root), views)
+			}
 		case len(some) == lanes:
 			walkTrees(f.nodes, (*[lanes]flatTree)(some), depth, x, &leaf)
 		default:
@@ -481,4 +544,12 @@ func walkOne[K key](nodes []node[K], root uint, x *[maxSlots]K) uint32 {
 		n = nodes[step(x[uint8(n.next)], n)]
 	}
 	return uint32(n.threshold)
+}
+
+func (f *forest[K]) walkOneWide(root uint, views []K) uint32 {
+	at := root
+	for uint8(f.nodes[at].next) != 0 {
+		at = step(views[f.slotOf[at]], f.nodes[at])
+	}
+	return uint32(f.nodes[at].threshold)
 }
