@@ -19,6 +19,7 @@ type feeder struct {
 	topic     string
 	rate      int
 	brokers   []string
+	steady    bool // the rate does not swing
 
 	fed atomic.Int64 // events acknowledged
 
@@ -67,7 +68,11 @@ func (f *feeder) feed(ctx context.Context) error {
 	for last := began; ctx.Err() == nil; {
 		pause(ctx, pulse)
 		now := time.Now()
-		due += now.Sub(last).Seconds() * float64(f.rate) * swing(now.Sub(began))
+		more := now.Sub(last).Seconds() * float64(f.rate)
+		if !f.steady {
+			more *= swing(now.Sub(began))
+		}
+		due += more
 		due = min(due, 2*float64(f.rate)) // what an outage kept back is not all made up for
 		last = now
 		n := min(int(due), mostAPulse)

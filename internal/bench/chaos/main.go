@@ -38,6 +38,7 @@ type settings struct {
 	limit      time.Duration
 	logs       string
 	report     string
+	recovery   int
 }
 
 func main() { os.Exit(run()) }
@@ -84,6 +85,7 @@ func torment(ctx context.Context, args []string) error {
 	flags.DurationVar(&s.limit, "limit", 0, "begin no round after this time; 0: no limit")
 	flags.StringVar(&s.logs, "logs", os.TempDir(), "directory for configurations and logs; those of rounds with a fault of the product stay")
 	flags.StringVar(&s.report, "report", "", "file to append an outcome a round to, as JSON lines")
+	flags.IntVar(&s.recovery, "recovery", 0, "instead: measure how long scores stand still, so many times for each fault alone")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -114,6 +116,13 @@ func tormentBrokers(ctx context.Context, s settings, from []kind) (err error) {
 		stop()
 		err = errors.Join(err, g.Wait())
 	}()
+	if s.recovery > 0 {
+		r, err := newRound(ctx, s, b, registry.URL(), s.seed)
+		if err != nil {
+			return err
+		}
+		return r.measure(ctx, s.recovery)
+	}
 	var total verdict
 	began, faults, unclean := time.Now(), 0, 0
 	for seed := s.seed; faults < s.faults || total.Events < s.events; seed++ {

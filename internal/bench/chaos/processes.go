@@ -30,6 +30,7 @@ type seat struct {
 	deaths  []string // how processes ended that nobody had ended
 	refused int      // starts that ended because the brokers could not be used, as they should
 	closed  bool
+	sizes   []size // of the process that lived longest
 }
 
 // process is one worker at work.
@@ -111,14 +112,17 @@ func (s *seat) start() error {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		p.outcome = err
+		if len(p.sizes) > len(s.sizes) {
+			s.sizes = p.sizes
+		}
 		s.process = nil
 		close(p.exited)
 		if p.ending {
 			return
 		}
-		// What a worker logs when it has worked. Until then a cluster that cannot be used ends it, and whoever runs it
-		// starts it again.
-		if lines := lastLines(s.log, p.logFrom, 2); strings.Contains(lines, `"message":"stopped"`) || !strings.Contains(lines, "brokers") {
+		// "stopped" is what a worker logs when it has worked. Until then a cluster that cannot be used ends it, also one
+		// of which a broker has just begun and does not know all topics yet, and whoever runs it starts it again.
+		if lines := lastLines(s.log, p.logFrom, 2); strings.Contains(lines, `"message":"stopped"`) || strings.Contains(lines, "panic") {
 			s.deaths = append(s.deaths, fmt.Sprintf("%s after %s: %v: %s", s.name, time.Since(p.began).Round(time.Second), err, lines))
 		} else {
 			s.refused++
@@ -202,8 +206,8 @@ func (s *seat) kill() error {
 	return err
 }
 
-// drain asks the process to end and wants it to end well within limit.
-func (s *seat) drain(ctx context.Context, limit time.Duration) error {
+// drain asks the process to end and wants it to end well within drainLimit.
+func (s *seat) drain(ctx context.Context) error {
 	p := s.running()
 	if p == nil {
 		return nil
@@ -211,7 +215,7 @@ func (s *seat) drain(ctx context.Context, limit time.Duration) error {
 	if err := s.signal(syscall.SIGTERM); err != nil {
 		return err
 	}
-	timer := time.NewTimer(limit)
+	timer := time.NewTimer(drainLimit)
 	defer timer.Stop()
 	select {
 	case <-p.exited:
@@ -222,7 +226,7 @@ func (s *seat) drain(ctx context.Context, limit time.Duration) error {
 	case <-timer.C:
 	case <-ctx.Done():
 	}
-	return errors.Join(fmt.Errorf("%s does not end within %s of SIGTERM", s.name, limit), s.kill())
+	return errors.Join(fmt.Errorf("%s does not end within %s of SIGTERM", s.name, drainLimit), s.kill())
 }
 
 // setClock sets the worker's clock ahead of the machine's.

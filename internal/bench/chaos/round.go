@@ -82,7 +82,7 @@ type outcome struct {
 	Recovered map[string][]float64 `json:"recovered"` // by kind: seconds from the fault's end until every partition went on
 	Verdict   verdict              `json:"verdict"`
 	Troubles  []string             `json:"troubles,omitempty"`
-	Sizes     map[string][]size    `json:"sizes,omitempty"` // of the workers that ran longest, over time
+	Sizes     map[string][]size    `json:"sizes,omitempty"` // of each seat's longest-lived process, over time
 }
 
 func (o *outcome) clean() bool { return o.Verdict.faults() == 0 && len(o.Troubles) == 0 }
@@ -231,7 +231,7 @@ func (r *round) run(ctx context.Context, plan []*fault) (*outcome, error) {
 		r.stuck("%v: %s", err, r.positions(ctx))
 	}
 	for _, s := range r.seats {
-		if err := s.drain(ctx, drainLimit); err != nil {
+		if err := s.drain(ctx); err != nil {
 			r.stuck("%v", err)
 		}
 	}
@@ -308,6 +308,9 @@ func (r *round) judge(ctx context.Context, plan []*fault) (*outcome, error) {
 	o.Troubles = r.troubles
 	for _, s := range r.all() {
 		o.Troubles = append(o.Troubles, s.deaths...)
+		if len(s.sizes) > 0 {
+			o.Sizes[s.name] = s.sizes
+		}
 	}
 	o.Seconds = time.Since(r.began).Seconds()
 	return o, nil

@@ -17,9 +17,9 @@ type watch struct {
 
 // expectation is a fault that is over, with where the partitions were then.
 type expectation struct {
-	fault *fault
-	since time.Time
-	from  map[int32]int64
+	fault  *fault
+	waited time.Duration // while the group's coordinator answered: how long a broker takes to start is not the product's
+	from   map[int32]int64
 }
 
 const (
@@ -33,13 +33,16 @@ func (w *watch) expect(f *fault) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	f.done, f.recovered = true, notRecovered
-	w.waiting = append(w.waiting, &expectation{f, time.Now(), w.seen})
+	w.waiting = append(w.waiting, &expectation{f, 0, w.seen})
 }
 
 // run looks until ctx ends. Events are fed all the time, so that a partition that stands still is one that waits.
 func (w *watch) run(ctx context.Context) error {
+	last := time.Now()
 	for ctx.Err() == nil {
 		pause(ctx, lookEvery)
+		since := time.Since(last)
+		last = last.Add(since)
 		now, err := w.round.brokers.committed(ctx, w.round.name, w.round.cfg.Topics.Events, 2*w.round.settings.partitions)
 		if err != nil {
 			continue // its coordinator is on the move
@@ -52,10 +55,11 @@ func (w *watch) run(ctx context.Context) error {
 			for p, offset := range e.from {
 				behind = behind || now[p] <= offset
 			}
-			switch took := time.Since(e.since); {
+			e.waited += since
+			switch {
 			case !behind:
-				e.fault.recovered = took
-			case took < stuckAfter:
+				e.fault.recovered = e.waited
+			case e.waited < stuckAfter:
 				kept = append(kept, e)
 			default:
 				w.round.stuck("no commit of every partition within %s after: %s", stuckAfter, e.fault.kind.name)
