@@ -107,7 +107,7 @@ func (c *Case) load(path string) error {
 	}
 	stem := strings.TrimSuffix(path, ".golden.gz")
 	c.Name = filepath.Base(stem)
-	for _, suffix := range []string{".json", ".ubj", ".txt"} {
+	for _, suffix := range []string{".json", ".ubj", ".txt", ".onnx"} {
 		c.File, err = unzip(stem + suffix + ".gz")
 		if !errors.Is(err, os.ErrNotExist) {
 			return err

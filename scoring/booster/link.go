@@ -10,6 +10,9 @@ type Link struct {
 	Function Function
 	// Slope multiplies the margin ahead of a sigmoid; 0 stands for 1.
 	Slope float64
+	// Rounded rounds a prediction of a sigmoid to float32, not its steps: the model has computed the
+	// probability, and the margin was made of it.
+	Rounded bool
 	// Float32 rounds every step to float32, as XGBoost computes it.
 	Float32 bool
 }
@@ -57,6 +60,9 @@ func (l Link) Apply(margins, out []float64) {
 				out[i] = float64(sigmoid32(float32(x)))
 			} else {
 				out[i] = 1 / (1 + math.Exp(-slope*x))
+				if l.Rounded {
+					out[i] = float64(float32(out[i]))
+				}
 			}
 		}
 	case Softmax:

@@ -13,6 +13,7 @@ import (
 	"github.com/churnstream/churnstream/scoring/catboost"
 	"github.com/churnstream/churnstream/scoring/internal/jsonread"
 	"github.com/churnstream/churnstream/scoring/lightgbm"
+	"github.com/churnstream/churnstream/scoring/onnx"
 	"github.com/churnstream/churnstream/scoring/xgboost"
 )
 
@@ -59,10 +60,12 @@ func Parse(data []byte) (*booster.Model, error) {
 		return lightgbm.Parse(data)
 	case bytes.HasPrefix(data, []byte("CBM1")), start[0] == '{' && ofCatBoost(data):
 		return catboost.Parse(data)
+	case onnx.Looks(data):
+		return onnx.Parse(data)
 	case start[0] == '{', bytes.HasPrefix(data, []byte("binf")), bytes.HasPrefix(data, []byte("bs64")):
 		return xgboost.Parse(data)
 	}
-	return nil, errors.New("this is neither a model of XGBoost in JSON or UBJSON, nor one of LightGBM as text or of CatBoost in JSON; " +
+	return nil, errors.New("this is neither a model of XGBoost in JSON or UBJSON, nor one of LightGBM as text or of CatBoost in JSON, nor one of ONNX; " +
 		"a file in XGBoost's old binary format can be converted by XGBoost 1.0 to 3.0: load_model, then save_model(\"model.json\")")
 }
 

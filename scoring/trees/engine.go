@@ -30,6 +30,9 @@ type Scratch struct {
 	above, below []float64 // for each split and point: products of edges above, sums over leaves below
 	quads        []quadState
 	columns      []float64
+
+	// Other is memory of an engine beside this package's; who finds something else there replaces it.
+	Other any
 }
 
 // Columns is memory for n numbers, of whoever makes columns of rows before or in place of an Engine. It

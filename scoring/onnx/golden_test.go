@@ -1,0 +1,77 @@
+package onnx
+
+import (
+	"math"
+	"strconv"
+	"testing"
+
+	"github.com/churnstream/churnstream/internal/golden"
+	"github.com/churnstream/churnstream/scoring/trees"
+)
+
+// TestModelsScoreAsONNXRuntime holds models of two versions of the converters against what ONNX Runtime
+// made of the same rows (python/goldens/onnxes.py).
+func TestModelsScoreAsONNXRuntime(t *testing.T) {
+	cases, err := golden.Load("testdata", "onnx-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range cases {
+		t.Run(c.Name, func(t *testing.T) {
+			t.Parallel()
+			m, err := Parse(c.File)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for column, texts := range c.Categories {
+				k, err := strconv.Atoi(column)
+				if err != nil || m.Categories[k].Number == nil {
+					t.Fatalf("input %s is no category: %v", column, err)
+				}
+				for i := range c.Rows.Rows {
+					x := &c.Rows.Row(i)[k]
+					*x = m.Categories[k].Number([]byte(texts[int(*x)]))
+				}
+			}
+			e := m.Engine
+			if e.Features() != c.Rows.Width || e.Outputs() != c.Predictions.Width {
+				t.Fatalf("%d features and %d outputs, want %d and %d", e.Features(), e.Outputs(), c.Rows.Width, c.Predictions.Width)
+			}
+			var s trees.Scratch
+			margins := make([]float64, c.Rows.Rows*e.Outputs())
+			e.Margins(c.Rows.Numbers, c.Rows.Rows, margins, &s)
+			got, alone := make([]float64, e.Outputs()), make([]float64, e.Outputs())
+			worst := 0.0
+			for i := range c.Rows.Rows {
+				m.Link.Apply(margins[i*e.Outputs():(i+1)*e.Outputs()], got)
+				e.Margins(c.Rows.Row(i), 1, alone, &s)
+				m.Link.Apply(alone, alone)
+				for k, want := range c.Predictions.Row(i) {
+					off := units(got[k], want)
+					if worst = max(worst, off); off > 1 || math.Float64bits(alone[k]) != math.Float64bits(got[k]) {
+						t.Fatalf("row %d, output %d: in a batch %v, alone %v, want %v (%v units in the last place)", i, k, got[k], alone[k], want, off)
+					}
+				}
+			}
+			t.Logf("within %v float32 units in the last place", worst)
+		})
+	}
+}
+
+// units is how many float32 numbers lie between two.
+func units(got, want float64) float64 {
+	switch {
+	case got == want || got != got && want != want:
+		return 0
+	case got != got || want != want:
+		return math.Inf(1)
+	}
+	place := func(x float64) float64 {
+		b := math.Float32bits(float32(x))
+		if b>>31 != 0 {
+			return -float64(b &^ (1 << 31))
+		}
+		return float64(b)
+	}
+	return math.Abs(place(got) - place(want))
+}

@@ -1,0 +1,261 @@
+package onnx
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+)
+
+func addProducts(o map[string]maker) {
+	o[":MatMul"] = makeMatMul
+	o[":Gemm"] = makeGemm
+	o["ai.onnx.ml:LinearRegressor"] = makeLinearRegressor
+	o["ai.onnx.ml:LinearClassifier"] = makeLinearClassifier
+}
+
+// product multiplies a row by a constant matrix and adds an offset; out may not be x.
+type product struct {
+	double  bool
+	weights []float64 // column by column of the result
+	width   int       // of a row
+	offset  []float64 // nil, one number, or one for each column
+}
+
+func (p *product) apply(x, out []float64) {
+	for k := range out {
+		offset := 0.0
+		if len(p.offset) > 0 {
+			offset = p.offset[min(k, len(p.offset)-1)]
+		}
+		weights := p.weights[k*p.width : (k+1)*p.width]
+		if p.double {
+			out[k] = dot64(x, weights, 1, offset)
+		} else {
+			out[k] = float64(dot32(x, weights, 1, float32(offset)))
+		}
+	}
+}
+
+// columns reorders a matrix of r rows so that its columns stand together.
+func columns(m []float64, r int) []float64 {
+	if r == 0 {
+		return nil
+	}
+	width := len(m) / r
+	out := make([]float64, 0, len(m))
+	for k := range width {
+		for i := range r {
+			out = append(out, m[i*width+k])
+		}
+	}
+	return out
+}
+
+func (c *call) product(x *value, p *product, n int) ([]*value, operation, error) {
+	out := ofRows(x.dtype, n)
+	return []*value{out}, func(f *frame) {
+		for r := range f.n {
+			p.apply(f.row(x, r), f.row(out, r))
+		}
+	}, nil
+}
+
+func makeMatMul(c *call) ([]*value, operation, error) {
+	if err := c.need(2, 2); err != nil {
+		return nil, nil, err
+	}
+	x, m := c.in[0], c.in[1]
+	width, err := matrix(x)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := errors.Join(isFloat(x.dtype), isFloat(m.dtype)); err != nil || x.dtype != m.dtype {
+		return nil, nil, fmt.Errorf("%q is of type %s, %q of type %s: want floats of one type", x.name, x.dtype, m.name, m.dtype)
+	}
+	if m.constant == nil || len(m.dims) != 2 || m.dims[0] != width || len(x.dims) != 2 {
+		return nil, nil, fmt.Errorf("%v times %v, want rows times a constant matrix", x.shape(), m.shape())
+	}
+	return c.product(x, &product{double: x.dtype == float64s, weights: columns(m.constant, width), width: width}, m.dims[1])
+}
+
+func makeGemm(c *call) ([]*value, operation, error) {
+	if err := c.need(2, 3); err != nil {
+		return nil, nil, err
+	}
+	x, m, offset := c.in[0], c.in[1], c.optional(2)
+	width, err := matrix(x)
+	if err != nil {
+		return nil, nil, err
+	}
+	for name, otherwise := range map[string]float64{"alpha": 1, "beta": 1} {
+		if v, err := c.number(name, otherwise); err != nil || v != 1 {
+			return nil, nil, errors.Join(err, fmt.Errorf("%s is %v, only 1 is supported", name, v))
+		}
+	}
+	transA, err := c.integer("transA", 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	transB, err := c.integer("transB", 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	if transA != 0 {
+		return nil, nil, errors.New("transA would mix rows")
+	}
+	if err := isFloat(x.dtype); err != nil || m.dtype != x.dtype || m.constant == nil || len(m.dims) != 2 || len(x.dims) != 2 {
+		return nil, nil, fmt.Errorf("%v times %v, want rows of floats times a constant matrix", x.shape(), m.shape())
+	}
+	p := &product{double: x.dtype == float64s, width: width}
+	in, n := m.dims[0], m.dims[1]
+	if p.weights = m.constant; transB == 0 {
+		p.weights = columns(m.constant, in)
+	} else {
+		in, n = n, in
+	}
+	if in != width {
+		return nil, nil, fmt.Errorf("rows of %d columns times a matrix of %d rows", width, in)
+	}
+	if offset != nil {
+		if offset.constant == nil || len(offset.constant) != 1 && len(offset.constant) != n || offset.dtype != x.dtype {
+			return nil, nil, fmt.Errorf("%q has the dimensions %v, want a constant of %d elements", offset.name, offset.shape(), n)
+		}
+		p.offset = offset.constant
+	}
+	return c.product(x, p, n)
+}
+
+// linear reads what LinearRegressor and LinearClassifier share.
+func (c *call) linear() (x *value, p *product, post string, err error) {
+	if err := c.need(1, 1); err != nil {
+		return nil, nil, "", err
+	}
+	x = c.in[0]
+	if p = (&product{}); x.dtype == texts || x.dtype == booleans {
+		return nil, nil, "", numeric(x)
+	}
+	if p.width, err = matrix(x); err != nil {
+		return nil, nil, "", err
+	}
+	if p.weights, err = c.floats("coefficients"); err != nil {
+		return nil, nil, "", err
+	}
+	if p.offset, err = c.floats("intercepts"); err != nil {
+		return nil, nil, "", err
+	}
+	post, err = c.text("post_transform", "NONE")
+	return x, p, post, err
+}
+
+func makeLinearRegressor(c *call) ([]*value, operation, error) {
+	x, p, post, err := c.linear()
+	if err != nil {
+		return nil, nil, err
+	}
+	n, err := c.integer("targets", 1)
+	if err != nil {
+		return nil, nil, err
+	}
+	if post != "NONE" {
+		return nil, nil, fmt.Errorf("post_transform %q is not supported, NONE is", post)
+	}
+	if n < 1 || n > int64(len(p.weights)) || int(n)*p.width != len(p.weights) || len(p.offset) != 0 && len(p.offset) != int(n) {
+		return nil, nil, fmt.Errorf("%d coefficients and %d intercepts for %d targets of %d columns", len(p.weights), len(p.offset), n, p.width)
+	}
+	out := ofRows(float32s, int(n))
+	return []*value{out}, func(f *frame) {
+		for r := range f.n {
+			p.apply(f.row32(x, r), f.row(out, r))
+		}
+	}, nil
+}
+
+// row32 is a row's elements as float32.
+func (f *frame) row32(v *value, r int) []float64 {
+	from := f.row(v, r)
+	if v.dtype == float32s {
+		return from
+	}
+	f.memory = slices.Grow(f.memory[:0], len(from))[:len(from)]
+	for i, x := range from {
+		f.memory[i] = float64(float32(x))
+	}
+	return f.memory
+}
+
+// classes reads the labels of a classifier: their number, and themselves as elements.
+func (c *call) classes(strings, ints string) (t dtype, labels []float64, err error) {
+	a, _, err := c.attribute(strings)
+	if err != nil {
+		return 0, nil, err
+	}
+	list, err := c.ints(ints)
+	if err != nil {
+		return 0, nil, err
+	}
+	if len(a.texts) > 0 {
+		for _, s := range a.texts {
+			labels = append(labels, c.intern(s))
+		}
+		return texts, labels, nil
+	}
+	labels, err = fromInts(list)
+	return integers, labels, err
+}
+
+func makeLinearClassifier(c *call) ([]*value, operation, error) {
+	x, p, post, err := c.linear()
+	if err != nil {
+		return nil, nil, err
+	}
+	t, labels, err := c.classes("classlabels_strings", "classlabels_ints")
+	if err != nil {
+		return nil, nil, err
+	}
+	n := len(p.offset)
+	if n < 2 || n != len(labels) || n*p.width != len(p.weights) {
+		return nil, nil, fmt.Errorf("%d coefficients, %d intercepts and %d classes for %d columns; want one intercept for each of two or more classes",
+			len(p.weights), n, len(labels), p.width)
+	}
+	transform, err := transformOf(post, logistic, softmaxExact)
+	if err != nil {
+		return nil, nil, err
+	}
+	label, scores := &value{dtype: t, dims: []int{rows}, axis: 0, slot: -1}, ofRows(float32s, n)
+	return []*value{label, scores}, func(f *frame) {
+		for r := range f.n {
+			to := f.row(scores, r)
+			p.apply(f.row32(x, r), to)
+			f.row(label, r)[0] = labels[largest(to)]
+			transform(to)
+		}
+	}, nil
+}
+
+// largest is the place of the first largest number.
+func largest(list []float64) int {
+	at := 0
+	for i, x := range list {
+		if x > list[at] {
+			at = i
+		}
+	}
+	return at
+}
+
+// transformOf makes a post_transform of scores.
+func transformOf(name string, logistic func(float32) float32, softmax func(x, out []float64)) (func([]float64), error) {
+	switch name {
+	case "", "NONE":
+		return func([]float64) {}, nil
+	case "LOGISTIC":
+		return func(x []float64) {
+			for i := range x {
+				x[i] = float64(logistic(float32(x[i])))
+			}
+		}, nil
+	case "SOFTMAX":
+		return func(x []float64) { softmax(x, x) }, nil
+	}
+	return nil, fmt.Errorf("post_transform %q is not supported; these are: NONE, LOGISTIC, SOFTMAX", name)
+}
