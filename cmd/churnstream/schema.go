@@ -241,7 +241,11 @@ func (w checkedSchema) feed(ctx context.Context, args []string, s streams) (feed
 	} else {
 		subject := w.subject
 		if subject == "" {
-			subject = schemas.Subject(use.cfg.Topics.Events)
+			reading, err := worker.Reading(use.cfg, use.model, use.registry, use.reading)
+			if err != nil {
+				return feeding, err
+			}
+			subject = reading.Subject
 		}
 		defer use.registry.Close()
 		if schema, _, err = use.registry.Latest(ctx, subject); err != nil {
