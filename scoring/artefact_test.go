@@ -323,44 +323,6 @@ func TestLoadOfATruncatedArtefactFailsAtEveryLength(t *testing.T) {
 }
 
 // Whatever model.json holds, it is refused or gives a model that scores.
-func FuzzLoadModelFile(f *testing.F) {
-	a := example(f)
-	good, err := json.Marshal(&a.Pipeline)
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Add(good)
-	f.Add([]byte(`{"steps":[{"type":"one_hot","columns":["plan","plan"],"categories":[["a"],["b"]],"unknown":"ignore"}],"features":["plan=a"],"background":[1],"model":{"type":"logistic_regression","coefficients":[1e308],"intercept":1e308}}`))
-	f.Add([]byte(`{"steps":null,"features":["tenure"],"background":[1e308],"model":{"type":"logistic_regression","coefficients":[1e308],"intercept":0}}`))
-	f.Add([]byte(`{"steps":[],"features":[],"background":[],"model":{"type":"logistic_regression","coefficients":[],"intercept":0}}`))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		p, err := scoring.ParsePipeline(data)
-		if err != nil {
-			return
-		}
-		m, err := scoring.CompileForTest(p, a.Manifest.Contract())
-		if err != nil {
-			return
-		}
-		var out scoring.Results
-		m.NewScorer(scoring.ScorerConfig{Reasons: 3, Contributions: true}).Score(a.Reference.Rows, &out)
-		for row, probability := range out.Probability {
-			if !math.IsNaN(probability) && !(probability >= 0 && probability <= 1) {
-				t.Errorf("row %d: probability %v", row, probability)
-			}
-			if len(out.Reasons(row)) > 3 {
-				t.Errorf("row %d: %d reasons", row, len(out.Reasons(row)))
-			}
-		}
-		again, err := json.Marshal(p)
-		if err != nil {
-			t.Fatalf("what was read cannot be written: %v", err)
-		}
-		if _, err := scoring.ParsePipeline(again); err != nil {
-			t.Fatalf("what was written cannot be read: %v", err)
-		}
-	})
-}
 
 // damaged is an artefact to spoil.
 type damaged struct {

@@ -330,13 +330,16 @@ func (p *Pipeline) compile(contract schemas.Contract) (*program, error) {
 
 // finish drops what no output needs and decides how the rest is laid out.
 func (c *compiler) finish(p *program) error {
-	for i, yes := range c.needed(p, true) {
+	checked := make([]bool, len(c.inputs)) // numbers that a fused linear model looks at
+	for i, yes := range c.needed(p, nil) {
 		if fused, ok := c.nodes[i].op.(*linear); ok && yes {
-			p.fused = append(p.fused, fused)
+			for k := range fused.numbers {
+				checked[fused.numbers[k].input] = true
+			}
 		}
 	}
-	covered := make([]bool, len(c.inputs))
-	for i, yes := range c.needed(p, false) {
+	covered := make([]bool, len(c.inputs)) // inputs whose absence an operation reports
+	for i, yes := range c.needed(p, checked) {
 		if !yes {
 			continue
 		}
@@ -363,9 +366,9 @@ func (c *compiler) finish(p *program) error {
 	return nil
 }
 
-// needed says which nodes an output depends on and, unless they are left out, which check values
-// that nothing else checks.
-func (c *compiler) needed(p *program, withoutChecks bool) []bool {
+// needed says which nodes an output depends on and, unless checked is nil, which check values that
+// nothing else checks.
+func (c *compiler) needed(p *program, checked []bool) []bool {
 	wanted := make([]bool, c.slots)
 	for _, s := range slices.Concat(p.margins, p.probabilities) {
 		wanted[s] = true
@@ -373,7 +376,7 @@ func (c *compiler) needed(p *program, withoutChecks bool) []bool {
 	needed := make([]bool, len(c.nodes))
 	for i := len(c.nodes) - 1; i >= 0; i-- {
 		n := &c.nodes[i]
-		keep := len(n.writes) == 0 && !withoutChecks && !c.coveredByFused(n, p)
+		keep := len(n.writes) == 0 && checked != nil && !n.coveredByFused(checked)
 		for _, s := range n.writes {
 			keep = keep || wanted[s]
 		}
@@ -384,7 +387,7 @@ func (c *compiler) needed(p *program, withoutChecks bool) []bool {
 		for _, s := range n.reads {
 			wanted[s] = true
 		}
-		if load, ok := n.op.(*loadNumbers); ok && !withoutChecks {
+		if load, ok := n.op.(*loadNumbers); ok && checked != nil {
 			load.keep(wanted)
 		}
 	}
@@ -393,16 +396,13 @@ func (c *compiler) needed(p *program, withoutChecks bool) []bool {
 
 // coveredByFused reports whether a check is made anyway by a linear model that reads the same
 // inputs: a missing or infinite number makes its sum NaN or infinite, and then it looks which.
-func (c *compiler) coveredByFused(n *node, p *program) bool {
-	if len(n.guards) == 0 {
-		return false
-	}
+func (n *node) coveredByFused(checked []bool) bool {
 	for _, input := range n.guards {
-		if !slices.ContainsFunc(p.fused, func(l *linear) bool { return l.readsNumber(input) }) {
+		if !checked[input] {
 			return false
 		}
 	}
-	return true
+	return len(n.guards) > 0
 }
 
 // know adds a value that some step knows.

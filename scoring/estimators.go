@@ -1,6 +1,7 @@
 package scoring
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -94,10 +95,28 @@ type PairwiseProbability struct {
 // the order of the trees.
 type Trees struct {
 	// Single rounds every column to float32 before it is compared.
-	Single  bool    `json:"single,omitempty"`
-	Base    Floats  `json:"base,omitempty"`
-	Divisor float64 `json:"divisor,omitempty"`
-	List    []Tree  `json:"trees"`
+	Single  bool     `json:"single,omitempty"`
+	Base    Floats   `json:"base,omitempty"`
+	Divisor float64  `json:"divisor,omitempty"`
+	List    TreeList `json:"trees"`
+}
+
+// TreeList is a list of trees that stops reading at the first without nodes.
+type TreeList []Tree
+
+// UnmarshalJSON reads a list of trees.
+func (l *TreeList) UnmarshalJSON(data []byte) error {
+	return eachValue("trees", data, func(d *json.Decoder) error {
+		var t Tree
+		if err := d.Decode(&t); err != nil {
+			return err
+		}
+		if len(t.Left) == 0 {
+			return errors.New("no nodes")
+		}
+		*l = append(*l, t)
+		return nil
+	})
 }
 
 // Tree is one tree as lists over its nodes; node 0 is the root.

@@ -116,10 +116,12 @@ type categoryTerm struct {
 	input         int32
 }
 
-// fuse returns the fused form of a linear model, or nil if a column needs a register.
+// fuse returns the fused form of a linear model, or nil if a column needs a register. Its time grows
+// with the columns and the codes of their encoders, not with the product of the two.
 func fuse(in []column, coefficients []float64, intercept float64, background []float64) *linear {
 	l := &linear{intercept: intercept, bias: intercept}
 	terms := make(map[*encoder]int)
+	var parts []indicatorTerms
 	for i := range in {
 		f, w := &in[i].form, coefficients[i]
 		offset := float64(w * background[i])
@@ -132,26 +134,42 @@ func fuse(in []column, coefficients []float64, intercept float64, background []f
 		case formIndicator:
 			at, ok := terms[f.encoder]
 			if !ok {
-				at = len(l.categories)
+				at = len(parts)
 				terms[f.encoder] = at
-				n := len(f.encoder.codes)
-				l.categories = append(l.categories, categoryTerm{
-					encoder: f.encoder, weights: make([]float64, n), contributions: make([]float64, n), input: f.input,
-				})
+				parts = append(parts, indicatorTerms{form: f, weights: make(map[int32]float64)})
 			}
-			t := &l.categories[at]
-			for k, code := range f.encoder.codes {
-				t.contributions[k] -= offset
-				if code != refusedCode && f.positions[code] == f.position {
-					t.weights[k] = w
-					t.contributions[k] += w
-				}
-			}
+			parts[at].weights[f.position] += w
+			parts[at].offset += offset
 		default:
 			return nil
 		}
 	}
+	for i := range parts {
+		l.categories = append(l.categories, parts[i].fold())
+	}
 	return l
+}
+
+// indicatorTerms are the columns of one encoder in a linear model.
+type indicatorTerms struct {
+	form    *form
+	weights map[int32]float64 // by position among the encoder's columns
+	offset  float64
+}
+
+// fold makes tables by code of them.
+func (t *indicatorTerms) fold() categoryTerm {
+	e := t.form.encoder
+	out := categoryTerm{
+		encoder: e, weights: make([]float64, len(e.codes)), contributions: make([]float64, len(e.codes)), input: t.form.input,
+	}
+	for k, code := range e.codes {
+		if code != refusedCode {
+			out.weights[k] = t.weights[t.form.positions[code]] // of -1, no column: 0
+		}
+		out.contributions[k] = out.weights[k] - t.offset
+	}
+	return out
 }
 
 // remember takes what is needed of the inputs.
@@ -170,15 +188,6 @@ func (l *linear) cover(inputs []bool) {
 	for i := range l.categories {
 		inputs[l.categories[i].input] = true
 	}
-}
-
-func (l *linear) readsNumber(input int32) bool {
-	for i := range l.numbers {
-		if l.numbers[i].input == input {
-			return true
-		}
-	}
-	return false
 }
 
 func (l *linear) run(f *frame) {
@@ -263,9 +272,11 @@ func (l *linear) irregular(f *frame, row int) (sum float64) {
 func (l *linear) base() float64 { return l.bias }
 
 func (l *linear) add(f *frame, row int, weight float64, to []float64) {
+	at := (f.first + row) * l.width
+	numbers, categories := f.rows.Numbers[at:at+l.width], f.rows.Categories[at:at+l.width]
 	for i := range l.numbers {
 		t := &l.numbers[i]
-		x := f.number(row, t.input)
+		x := numbers[t.input]
 		if x != x {
 			x = t.fill
 		}
@@ -274,7 +285,7 @@ func (l *linear) add(f *frame, row int, weight float64, to []float64) {
 	for i := range l.categories {
 		t := &l.categories[i]
 		code := len(t.weights) - 1
-		if value := f.category(row, t.input); value != nil {
+		if value := categories[t.input]; value != nil {
 			code = t.encoder.texts.Lookup(value)
 		}
 		to[t.input] += weight * t.contributions[code]

@@ -71,26 +71,53 @@ func (s Step) MarshalJSON() ([]byte, error) {
 // seen when it is compiled. Memory stays within a small multiple of len(data).
 func ParsePipeline(data []byte) (*Pipeline, error) {
 	var raw struct {
-		Steps  []stepFile `json:"steps"`
-		Output Output     `json:"output"`
+		Steps  stepList `json:"steps"`
+		Output Output   `json:"output"`
 	}
 	if err := decodeStrict(data, &raw); err != nil {
 		return nil, err
 	}
-	p := &Pipeline{Output: raw.Output}
-	for i := range raw.Steps {
-		transform, err := parseTransform(&raw.Steps[i])
-		if err != nil {
-			return nil, fmt.Errorf("steps[%d]: %w", i, err)
-		}
-		p.Steps = append(p.Steps, Step{raw.Steps[i].Columns, raw.Steps[i].Outputs, transform})
-		raw.Steps[i].Parameters = nil // the parsed form takes its place
-	}
-	return p, nil
+	return &Pipeline{Steps: raw.Steps, Output: raw.Output}, nil
 }
 
-func parseTransform(s *stepFile) (Transform, error) {
-	parse, ok := transforms()[s.Type]
+// stepList reads one step after the other and stops at the first that is wrong: "{}" of a hostile file
+// would else become a whole step in memory.
+type stepList []Step
+
+func (l *stepList) UnmarshalJSON(data []byte) error {
+	known := transforms()
+	return eachValue("steps", data, func(d *json.Decoder) error {
+		var s stepFile
+		if err := d.Decode(&s); err != nil {
+			return err
+		}
+		transform, err := parseTransform(&s, known)
+		if err != nil {
+			return err
+		}
+		*l = append(*l, Step{s.Columns, s.Outputs, transform})
+		return nil
+	})
+}
+
+// eachValue calls do for every element of a JSON list, with a decoder that stands before it and
+// refuses unknown fields.
+func eachValue(name string, data []byte, do func(*json.Decoder) error) error {
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.DisallowUnknownFields()
+	if start, err := d.Token(); err != nil || start != json.Delim('[') {
+		return fmt.Errorf("%s: %.40q is not a list", name, data)
+	}
+	for i := 0; d.More(); i++ {
+		if err := do(d); err != nil {
+			return fmt.Errorf("%s[%d]: %w", name, i, err)
+		}
+	}
+	return nil
+}
+
+func parseTransform(s *stepFile, known map[string]func([]byte) (Transform, error)) (Transform, error) {
+	parse, ok := known[s.Type]
 	if !ok {
 		return nil, fmt.Errorf("type %.60q is not supported", s.Type)
 	}

@@ -17,7 +17,6 @@ var nan = math.NaN()
 type program struct {
 	contract      schemas.Contract
 	operations    []operation
-	fused         []*linear // among the operations
 	slots, lanes  int
 	margins       []int32
 	probabilities []int32

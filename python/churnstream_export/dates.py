@@ -65,7 +65,7 @@ def _part(dates: pd.Series, part: str) -> Any:
     if part == "days":
         value = (dates - pd.Timestamp(0)) / pd.Timedelta(days=1)
     elif part == "day_of_year":
-        value = dates.dt.dayofyear
+        value = dates.dt.day_of_year
     else:
         value = getattr(dates.dt, part)
     return np.asarray(value, dtype=np.float64)
