@@ -472,6 +472,9 @@ func redrive(cmd *cobra.Command, client *kafkawire.Client, job deadletters.Job, 
 		for _, class := range slices.Sorted(maps.Keys(tally.ByClass)) {
 			fmt.Fprintf(out, ", %d %s", tally.ByClass[class], class)
 		}
+		if !tally.Oldest.IsZero() {
+			fmt.Fprintf(out, "; the oldest event is of %s", tally.Oldest.UTC().Format(time.RFC3339))
+		}
 		fmt.Fprintf(out, "\nleft where they are: %d at %d attempts, %d without their bytes, %d that the filter does not mean, %d not written by a worker\n",
 			tally.AtLimit, job.MaxAttempts, tally.LeftOut, tally.Others, tally.Foreign)
 	}

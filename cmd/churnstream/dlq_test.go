@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -23,6 +24,10 @@ import (
 
 // redriveRecords is how many dead letters the test of interruptions sends again: make test-redrive asks for a million.
 const redriveRecords = "CHURNSTREAM_REDRIVE_RECORDS"
+
+// firstEvent is the time of the event in letter 0; they are a millisecond apart. Older ones than the topic's retention
+// would be deleted as soon as they are back.
+var firstEvent = time.Now().Add(-2 * time.Hour)
 
 // letters publishes n dead letters of the partitions of the events topic as a worker would: letter i has the key and the
 // value i, a header of its producer and the class unknown_schema, each tenth truncated.
@@ -50,7 +55,7 @@ func (e *environment) letters(t *testing.T, n int) {
 				header("trace", "t"+text),
 				header(schemas.HeaderClass, string(class)), header(schemas.HeaderError, string(class)+": for the test"),
 				header(schemas.HeaderTopic, e.topic("events")), header(schemas.HeaderPartition, strconv.Itoa(i%8)), header(schemas.HeaderOffset, text),
-				header(schemas.HeaderTimestamp, strconv.FormatInt(1_700_000_000_000+int64(i), 10)), header(schemas.HeaderAttempt, "1"), header(schemas.HeaderVersion, "test"),
+				header(schemas.HeaderTimestamp, strconv.FormatInt(firstEvent.Add(time.Duration(i)*time.Millisecond).UnixMilli(), 10)), header(schemas.HeaderAttempt, "1"), header(schemas.HeaderVersion, "test"),
 			},
 		}, func(_ *kgo.Record, err error) {
 			if err != nil {
@@ -180,7 +185,7 @@ func (e *environment) checkRedriven(t *testing.T, n int) {
 			fault("letter %d came back twice", i)
 		}
 		seen[i] = true
-		if string(r.Value) != fmt.Sprintf("value %d", i) || r.Partition != int32(i%8) || r.Timestamp.UnixMilli() != 1_700_000_000_000+int64(i) {
+		if string(r.Value) != fmt.Sprintf("value %d", i) || r.Partition != int32(i%8) || r.Timestamp.UnixMilli() != firstEvent.UnixMilli()+int64(i) {
 			fault("letter %d came back as %q in partition %d of %v", i, r.Value, r.Partition, r.Timestamp)
 		}
 		want := fmt.Sprintf("trace=t%d %s=1 %s=%s/%d@%d", i, schemas.HeaderAttempt, schemas.HeaderOrigin, e.topic("events"), i%8, i)
@@ -194,6 +199,51 @@ func (e *environment) checkRedriven(t *testing.T, n int) {
 	})
 	if count != n {
 		t.Errorf("%d of %d letters are back", count, n)
+		e.explainMissing(t, seen)
+	}
+}
+
+// explainMissing says of letters that are not back where they lie among the dead letters, and whether the events topic
+// has them in a transaction that was taken back.
+func (e *environment) explainMissing(t *testing.T, seen []bool) {
+	t.Helper()
+	missing := map[string]bool{}
+	for i := range seen {
+		if !seen[i] {
+			missing["customer-"+strconv.Itoa(i)] = true
+		}
+	}
+	for _, topic := range []string{e.topic("dead"), e.topic("events")} {
+		client, err := kgo.NewClient(kgo.SeedBrokers(e.brokers...), kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+			kgo.FetchIsolationLevel(kgo.ReadUncommitted()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		type span struct{ first, last, count int64 }
+		found := map[string]*span{}
+		for {
+			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+			fetches := client.PollFetches(ctx)
+			cancel()
+			if fetches.NumRecords() == 0 {
+				break
+			}
+			fetches.EachRecord(func(r *kgo.Record) {
+				if !missing[string(r.Key)] {
+					return
+				}
+				at := fmt.Sprintf("partition %d, producer %d epoch %d", r.Partition, r.ProducerID, r.ProducerEpoch)
+				if found[at] == nil {
+					found[at] = &span{first: r.Offset}
+				}
+				found[at].last = r.Offset
+				found[at].count++
+			})
+		}
+		client.Close()
+		for at, s := range found {
+			t.Logf("missing letters in %s: %s: %d at offsets %d to %d", topic, at, s.count, s.first, s.last)
+		}
 	}
 }
 
@@ -303,14 +353,14 @@ func TestDeadLettersAreListedCountedShownAndPlanned(t *testing.T) {
 		t.Errorf("show as JSON: %+v, %v", whole, err)
 	}
 	for range 2 { // nothing moves
-		if got := dlq("redrive", "--class", "truncated", "--dry-run"); !strings.Contains(got, ": 10 dead letters would be sent, 10 truncated\n") || !strings.Contains(got, "90 that the filter does not mean") {
+		if got := dlq("redrive", "--class", "truncated", "--dry-run"); !strings.Contains(got, ": 10 dead letters would be sent, 10 truncated; the oldest event is of ") || !strings.Contains(got, "90 that the filter does not mean") {
 			t.Errorf("dry run: %s", got)
 		}
 	}
 	if got := dlq("redrive", "--max-attempts", "1"); !strings.Contains(got, ": 0 dead letters were sent\n") || !strings.Contains(got, "100 at 1 attempts") {
 		t.Errorf("at the limit: %s", got)
 	}
-	if got := dlq("redrive", "--class", "truncated"); !strings.Contains(got, ": 10 dead letters were sent, 10 truncated\n") {
+	if got := dlq("redrive", "--class", "truncated"); !strings.Contains(got, ": 10 dead letters were sent, 10 truncated; the oldest event is of ") {
 		t.Errorf("redrive of a class: %s", got)
 	}
 	n := 0

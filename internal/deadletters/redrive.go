@@ -31,6 +31,7 @@ type Job struct {
 // Tally is what a run did. What was not committed is not counted.
 type Tally struct {
 	Redriven int64                        `json:"redriven"`
+	Oldest   time.Time                    `json:"oldest,omitzero"`    // event of the redriven: older than the retention of its topic, it is deleted again at once
 	ByClass  map[schemas.ErrorClass]int64 `json:"by_class,omitempty"` // of the redriven
 	AtLimit  int64                        `json:"at_limit"`           // have failed too often
 	LeftOut  int64                        `json:"left_out"`           // whose bytes were too large to be kept
@@ -105,6 +106,9 @@ func (t *Tally) seen() int64 { return t.Redriven + t.AtLimit + t.LeftOut + t.Oth
 
 func (t *Tally) add(u *Tally) {
 	t.Redriven += u.Redriven
+	if !u.Oldest.IsZero() && (t.Oldest.IsZero() || u.Oldest.Before(t.Oldest)) {
+		t.Oldest = u.Oldest
+	}
 	t.AtLimit += u.AtLimit
 	t.LeftOut += u.LeftOut
 	t.Others += u.Others
@@ -213,6 +217,9 @@ func (r *redrive) take(partition int32, record *consumer.Record) bool {
 	default:
 		u.Redriven++
 		u.ByClass[l.Class]++
+		if at := time.UnixMilli(l.Timestamp); u.Oldest.IsZero() || at.Before(u.Oldest) {
+			u.Oldest = at
+		}
 		return true
 	}
 	return false
