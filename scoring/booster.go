@@ -3,6 +3,7 @@ package scoring
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/churnstream/churnstream/scoring/booster"
@@ -10,7 +11,7 @@ import (
 	"github.com/churnstream/churnstream/scoring/trees"
 )
 
-// Booster writes what a model of XGBoost, LightGBM or another boosting library makes of the columns:
+// Booster writes what a model of XGBoost, LightGBM, CatBoost or ONNX makes of the columns:
 // first its margins, one for each output, then its predictions, likewise. The file is the one that the
 // library saved; it is beside model.json and in the manifest.
 type Booster struct {
@@ -67,6 +68,17 @@ func (t Booster) compile(c *compiler, in []column, out []string) error {
 	if len(in) != e.Features() || len(out) != 2*e.Outputs() {
 		return fmt.Errorf("%d columns and %d outputs, %s has %d inputs and twice %d outputs", len(in), len(out), t.File, e.Features(), e.Outputs())
 	}
+	in = slices.Clone(in)
+	for i := range in {
+		if number := t.model.Categories[i].Number; number != nil && !in[i].number() {
+			if len(in[i].substitutes) > 0 {
+				return fmt.Errorf("column %.60q: texts that stand for others cannot be numbered", in[i].name)
+			}
+			slot := c.slot()
+			c.emit(&textNumbers{number, in[i].input, slot}, nil, []int32{slot})
+			in[i].slot = slot
+		}
+	}
 	from, to, err := ofModel(c, in, out)
 	if err != nil {
 		return err
@@ -86,6 +98,22 @@ func (t Booster) compile(c *compiler, in []column, out []string) error {
 		}
 	}
 	return nil
+}
+
+// textNumbers writes the number that a model knows a text by, NaN where it is missing.
+type textNumbers struct {
+	number      func(text []byte) float64
+	input, slot int32
+}
+
+func (o *textNumbers) run(f *frame) {
+	to := f.column(o.slot)
+	for r := range to {
+		to[r] = nan
+		if text := f.category(r, o.input); text != nil {
+			to[r] = o.number(text)
+		}
+	}
 }
 
 type boosterOperation struct {

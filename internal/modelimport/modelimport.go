@@ -93,6 +93,8 @@ func fileName(m *booster.Model, data []byte) string {
 		return "model.txt"
 	case len(data) > 1 && data[0] == '{' && data[1] == 'L':
 		return "model.ubj"
+	case m.Library == "onnx":
+		return "model.onnx"
 	}
 	return "model." + m.Library + ".json"
 }
@@ -144,7 +146,7 @@ func pipeline(m *booster.Model, file string, contract schemas.Contract, positive
 			continue
 		}
 		if c.Number != nil {
-			return p, fmt.Errorf("input %q: categories of %s that are known by their hash cannot be in an artefact yet; model score takes them", in.Name, m.Library)
+			continue // the step of the model makes numbers of texts
 		}
 		n := len(c.Values)
 		codes := make(scoring.Gaps, n+2)
@@ -226,5 +228,21 @@ func reference(m *booster.Model, t *modelscore.Table, positive int) scoring.Refe
 		numbers = append(numbers, math.NaN())
 	}
 	s := score(m, numbers, count+1, positive)
-	return scoring.Reference{Rows: rows, Margin: s.margins, Probability: s.probabilities}
+	return scored(scoring.Reference{Rows: rows, Margin: s.margins, Probability: s.probabilities})
+}
+
+// scored keeps the rows that the model has a number for: not every one takes missing values.
+func scored(all scoring.Reference) scoring.Reference {
+	kept := scoring.Reference{Rows: schemas.NewRows(all.Rows.Width(), all.Rows.Len())}
+	for r := range all.Rows.Len() {
+		if p := all.Probability[r]; p != p {
+			continue
+		}
+		numbers, categories := all.Rows.Row(r)
+		to, toCategories := kept.Rows.Row(kept.Rows.Append())
+		copy(to, numbers)
+		copy(toCategories, categories)
+		kept.Margin, kept.Probability = append(kept.Margin, all.Margin[r]), append(kept.Probability, all.Probability[r])
+	}
+	return kept
 }

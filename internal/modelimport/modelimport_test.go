@@ -76,6 +76,11 @@ func TestImportedModelsScoreAsTheirFiles(t *testing.T) {
 		{"lightgbm", "lightgbm-4.7.0-category-frame", 0},
 		{"lightgbm", "lightgbm-4.7.0-multiclass", 1},
 		{"lightgbm", "lightgbm-4.7.0-linear", 0},
+		{"catboost", "catboost-1.2.10-combinations", 0},
+		{"catboost", "catboost-1.2.10-lossguide-category", 0},
+		{"onnx", "onnx-skl1.20.0-forest", 0},
+		{"onnx", "onnx-skl1.20.0-logistic", 0},
+		{"onnx", "onnx-skl1.20.0-frame-one-hot-logistic", 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
