@@ -32,8 +32,19 @@ type oracle struct {
 		DesignEffect               float64 `json:"design_effect"`
 		Part, Divergence, Evidence float64
 	}
-	Kolmogorov []struct{ D, N, M, Chance float64 }
-	Frouros    []struct {
+	Kolmogorov  []struct{ D, N, M, Chance float64 }
+	Calibration struct {
+		Uppers, Probabilities []float64
+		Outcomes              []int
+		Brier                 float64
+		ExpectedError         float64 `json:"expected_error"`
+		Curve                 []struct {
+			MeanScore float64 `json:"mean_score"`
+			ChurnRate float64 `json:"churn_rate"`
+			Low, High float64
+		}
+	}
+	Frouros []struct {
 		Current, Reference []uint64
 		PSI                float64
 	}

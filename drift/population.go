@@ -241,6 +241,7 @@ type Finding struct {
 	// Effect on the mean margin of the scores and how far it moves either way, in nats; 0 where contributions are not known.
 	Effect, Either float64
 	Summary        Summary
+	Comparison     func() Comparison // what other tools would show
 }
 
 // Judgement is the one that the finding stands on.
@@ -268,19 +269,29 @@ func (p *Population) Evaluate(at int64, marks []int64) Evaluation {
 			}
 			windows = marked[marks[i]]
 		}
-		e.Findings[i] = p.judge(i, windows, whole)
+		e.Findings[i] = p.profile.judge(p.rule, i, windows, whole)
 	}
 	return e
 }
 
+// Judge judges every feature of a window, in the profile's order.
+func (p *Profile) Judge(rule *Rule, w *Window) []Finding {
+	findings := make([]Finding, len(p.Features))
+	windows := []*Window{w}
+	for i := range findings {
+		findings[i] = p.judge(rule, i, windows, windows)
+	}
+	return findings
+}
+
 // judge judges one feature over its windows; whether it is calm is a question to those that no mark has cut.
-func (p *Population) judge(feature int, windows, whole []*Window) Finding {
-	f := &p.profile.Features[feature]
+func (p *Profile) judge(rule *Rule, feature int, windows, whole []*Window) Finding {
+	f := &p.Features[feature]
 	finding := Finding{Feature: f.Name, Judgements: make([]Judgement, len(windows))}
-	customers := p.profile.Customers(f)
+	customers := p.Customers(f)
 	for h, w := range windows {
-		counts, groups := p.profile.feature(feature, w)
-		finding.Judgements[h] = p.rule.Judge(counts, f.Shares, groups, customers)
+		counts, groups := p.feature(feature, w)
+		finding.Judgements[h] = rule.Judge(counts, f.Shares, groups, customers)
 	}
 	finding.Standing = standing(finding.Judgements)
 	finding.State = finding.Judgement().State
@@ -288,16 +299,16 @@ func (p *Population) judge(feature int, windows, whole []*Window) Finding {
 	for h, w := range whole {
 		j := &finding.Judgements[h]
 		if w != windows[h] {
-			counts, groups := p.profile.feature(feature, w)
-			judgement := p.rule.Judge(counts, f.Shares, groups, customers)
+			counts, groups := p.feature(feature, w)
+			judgement := rule.Judge(counts, f.Shares, groups, customers)
 			j = &judgement
 		}
-		if calm, known := p.rule.Calm(j, len(f.Labels)); known {
+		if calm, known := rule.Calm(j, len(f.Labels)); known {
 			finding.End, finding.EndWindow, finding.Calm = j, w, calm
 			break
 		}
 	}
-	counts, _ := p.profile.feature(feature, finding.Window)
+	counts, _ := p.feature(feature, finding.Window)
 	shares := AppendShares(make([]float64, 0, len(counts)), counts)
 	finding.Bins = f.bins(shares)
 	finding.Effect, finding.Either = f.Effect(shares)
@@ -306,6 +317,7 @@ func (p *Population) judge(feature int, windows, whole []*Window) Finding {
 		moments = &finding.Window.Moments[f.moment]
 	}
 	finding.Summary = f.Summarize(counts, moments)
+	finding.Comparison = func() Comparison { return f.Compare(counts, finding.Judgement().Customers, customers, moments) }
 	return finding
 }
 

@@ -104,6 +104,18 @@ func NewRule(cfg RuleConfig, q Questions) (*Rule, error) {
 	return &Rule{cfg: cfg, Needed: max(0, math.Log(asked/cfg.AlarmsAYear))}, nil
 }
 
+// NewReportRule returns the rule for one report that asks so many questions, of which any is answered wrongly with
+// probability chance at most.
+func NewReportRule(cfg RuleConfig, questions int, chance float64) (*Rule, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if questions < 1 || !(chance > 0 && chance < 1) {
+		return nil, fmt.Errorf("drift report: %d questions with a chance of %v for a wrong answer", questions, chance)
+	}
+	return &Rule{cfg: cfg, Needed: math.Log(float64(questions) / chance)}, nil
+}
+
 // Judge compares the counts of a feature's places with its reference shares. groups are the events of each customer
 // group in the same window, referenceCustomers the independent customers of the profile.
 func (r *Rule) Judge(counts []uint64, reference []float64, groups *Groups, referenceCustomers float64) Judgement {

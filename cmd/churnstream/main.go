@@ -108,7 +108,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.`,
 	root.SetErr(s.err)
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(
-		newDemo(s), newRun(s), newServe(s), newAPIKey(), newDev(s), newProduce(s), newTrain(s), newModel(s), newSchema(s), newConfig(s), newDLQ(s), newBench(s),
+		newDemo(s), newRun(s), newServe(s), newAPIKey(), newDev(s), newProduce(s), newTrain(s), newModel(s), newDrift(s), newSchema(s), newConfig(s), newDLQ(s), newBench(s),
 	)
 	return root
 }

@@ -1,6 +1,6 @@
 """Writes oracle.json: each statistic of this package by scipy, by frouros where it has one, and the drift rule in 50 digits.
 
-python -m venv venv && venv/bin/pip install scipy==1.14.1 numpy==2.1.3 mpmath==1.3.0 frouros==0.9.0
+python -m venv venv && venv/bin/pip install scipy==1.14.1 numpy==2.1.3 mpmath==1.3.0 frouros==0.9.0 scikit-learn==1.5.2
 venv/bin/python oracle.py > oracle.json
 """
 import json
@@ -10,6 +10,8 @@ import numpy as np
 from frouros.detectors.data_drift.batch import PSI as FrourosPSI
 from scipy import special, stats
 from scipy.spatial.distance import jensenshannon
+from sklearn.calibration import calibration_curve
+from sklearn.metrics import brier_score_loss
 
 mpmath.mp.dps = 50
 
@@ -75,6 +77,17 @@ def main():
         detector.fit(X=x)
         case["psi"] = float(detector.compare(X=y)[0].distance)
         out["frouros"].append(case)
+    p = random.beta(1.2, 3.0, 600)
+    y = (random.random(600) < p**0.8).astype(int)
+    rate, mean = calibration_curve(y, p, n_bins=10)  # ten bins of equal width, those that are empty left out
+    index = np.minimum((p * 10).astype(int), 9)
+    counts = np.bincount(index, minlength=10)
+    intervals = [stats.binomtest(int(y[index == i].sum()), int(counts[i])).proportion_ci(method="wilson") for i in range(10) if counts[i]]
+    out["calibration"] = {
+        "uppers": [i / 10 for i in range(1, 11)], "probabilities": p.tolist(), "outcomes": y.tolist(),
+        "brier": float(brier_score_loss(y, p)), "expected_error": float(np.sum(counts[counts > 0] * np.abs(rate - mean)) / len(p)),
+        "curve": [{"mean_score": float(m), "churn_rate": float(r), "low": float(i.low), "high": float(i.high)} for m, r, i in zip(mean, rate, intervals)],
+    }
     print(json.dumps(out, indent=0))
 
 

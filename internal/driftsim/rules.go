@@ -1,6 +1,7 @@
 package main
 
 import (
+	"math"
 	"time"
 
 	"github.com/churnstream/churnstream/drift"
@@ -126,16 +127,21 @@ func (w *windows) cut(f, end, start int) (counts [places]uint64, groups drift.Gr
 // judge is one evaluation of one feature by all rules, after minute t.
 func (w *windows) judge(f, t int, at *watch, rule *drift.Rule, s *scenario, shares []float64, significant float64) {
 	hour := w.counts[1][f][:]
-	lifted := liftedIndex(hour, shares)
-	at.alarms[fixedRule].step(t, s.onset, lifted > 0.2, lifted < 0.14)
-	if (t+1)%60 == 0 {
-		at.alarms[hourlyRule].step(t, s.onset, lifted > 0.1, lifted <= 0.1)
+	if most(hour, shares) < 0.07 { // without a logarithm: no rule raises, and all of one hour clear
+		at.alarms[fixedRule].step(t, s.onset, false, true)
+		at.alarms[hourlyRule].step(t, s.onset, false, (t+1)%60 == 0)
+		at.held = 0
+		at.alarms[holdRule].step(t, s.onset, false, true)
+	} else {
+		w.others(f, t, at, s, shares, significant)
 	}
-	w.hold(f, t, at, s, shares, significant)
 
 	raise, known := false, false
 	for h, length := range horizons {
 		counts, groups := &w.counts[h][f], &w.groups[h]
+		if !at.alarms[evidenceRule].on && at.mark <= w.start[h] && most(counts[:], shares) < 0.1 {
+			continue // its index is below what is relevant, so the rule has nothing against it
+		}
 		whole := rule.Judge(counts[:], shares, groups, s.reference)
 		if at.alarms[evidenceRule].on && !known {
 			var calm bool
@@ -162,6 +168,36 @@ func (w *windows) judge(f, t int, at *watch, rule *drift.Rule, s *scenario, shar
 		at.alarms[evidenceRule].step(t, s.onset, raise, false)
 		at.calm = 0
 	}
+}
+
+// most is an upper bound of the PSI of counts against shares, because (a−e)·ln(a/e) is at most (a−e)²/min(a, e).
+func most(counts []uint64, shares []float64) float64 {
+	n := 0.0
+	for _, c := range counts {
+		n += float64(c)
+	}
+	sum := 0.0
+	for i, c := range counts {
+		a := float64(c) / n
+		if c == 0 { // the others smooth it or lift it; the evidence rule takes an empty place almost as it is
+			a = 1e-4
+			if shares[i] > 1e-3 {
+				return math.Inf(1)
+			}
+		}
+		sum += (a - shares[i]) * (a - shares[i]) / min(a, shares[i])
+	}
+	return sum
+}
+
+// others judges by the rules of others.
+func (w *windows) others(f, t int, at *watch, s *scenario, shares []float64, significant float64) {
+	lifted := liftedIndex(w.counts[1][f][:], shares)
+	at.alarms[fixedRule].step(t, s.onset, lifted > 0.2, lifted < 0.14)
+	if (t+1)%60 == 0 {
+		at.alarms[hourlyRule].step(t, s.onset, lifted > 0.1, lifted <= 0.1)
+	}
+	w.hold(f, t, at, s, shares, significant)
 }
 
 // hold is the rule that was held for fifteen minutes, without a design effect, as its inventors have it.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"math"
 	"os"
+	"strconv"
 	"time"
 	"unicode/utf8"
 
@@ -31,6 +32,8 @@ type Parquet struct {
 	buffer  []parquet.Row
 	have    []parquet.Row // of buffer, not yet given
 	row     int
+	leaves  map[string]*parquet.Column
+	values  parquet.Row // of the row read last
 }
 
 // parquetColumn is where the values of a column go.
@@ -89,6 +92,7 @@ func (p *Parquet) match(file *parquet.File) error {
 		}
 	}
 	walk(file.Root(), "")
+	p.leaves = leaves
 	var faults []error
 	for i := range p.inputs {
 		in := &p.inputs[i]
@@ -239,6 +243,7 @@ func (p *Parquet) Read(rows *schemas.Rows) error {
 	if err != nil {
 		return fmt.Errorf("row %d: %w", p.row, err)
 	}
+	p.values = values
 	numbers, categories := rows.Row(rows.Append())
 	for _, v := range values {
 		column := &p.columns[v.Column()]
@@ -257,6 +262,55 @@ func (p *Parquet) Read(rows *schemas.Rows) error {
 		}
 	}
 	return nil
+}
+
+// Cell returns a column of the row read last as text: dates as 2026-03-31, timestamps as milliseconds since 1970, "" for
+// null; ok is false if the file has no such column, or one that no input could be read from.
+func (p *Parquet) Cell(column string) (text string, ok bool) {
+	leaf := p.leaves[column]
+	if leaf == nil || leaf.MaxRepetitionLevel() > 0 {
+		return "", false
+	}
+	kind := schemas.Number
+	switch from := leaf.Type(); {
+	case from.Kind() == parquet.ByteArray:
+		kind = schemas.Category
+	case from.Kind() == parquet.Boolean:
+		kind = schemas.Boolean
+	case from.LogicalType() != nil:
+		switch from.LogicalType().Value.(type) {
+		case *format.DateType:
+			kind = schemas.Date
+		case *format.TimestampType:
+			kind = schemas.Timestamp
+		}
+	}
+	convert, err := parquetConversion(kind, leaf.Type())
+	if err != nil {
+		return "", false
+	}
+	for _, v := range p.values {
+		if v.Column() != leaf.Index() || v.IsNull() {
+			continue
+		}
+		number, category, err := convert(v)
+		switch {
+		case err != nil:
+			return "", false
+		case kind == schemas.Category:
+			return string(category), true
+		case kind == schemas.Date:
+			return time.Unix(int64(number)*86_400, 0).UTC().Format(time.DateOnly), true
+		default:
+			return strconv.FormatFloat(number, 'f', -1, 64), true
+		}
+	}
+	return "", true
+}
+
+// Fault makes an error of the row read last that names the place of a column.
+func (p *Parquet) Fault(column string, err error) error {
+	return fmt.Errorf("row %d, column %q: %w", p.row, column, err)
 }
 
 // next gives the values of the next row.

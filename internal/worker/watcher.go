@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -13,6 +14,7 @@ import (
 	"github.com/churnstream/churnstream/internal/tail"
 	"github.com/churnstream/churnstream/producer"
 	"github.com/churnstream/churnstream/schemas"
+	"github.com/churnstream/churnstream/scoring"
 )
 
 // watcher evaluates drift over the whole population, whoever counted it. It runs beside the task of partition 0, so the
@@ -57,19 +59,9 @@ func (w *watcher) watch(fetch, work context.Context, fetcher *consumer.Fetcher) 
 	if err := w.restoreAlarms(fetch, fetcher, alarms); err != nil {
 		return err
 	}
-	var state schemas.DriftState
-	apply := func(b *consumer.Batch) error { //nolint:unparam // as tail calls it, one goroutine at a time
-		for i := range b.Records {
-			if err := decodeState(&b.Records[i], &state); err != nil {
-				w.log.Error().Err(err).Int64("offset", b.Records[i].Offset).Msg("a drift state cannot be read and does not count")
-				continue
-			}
-			if err := population.Apply(&state); err != nil {
-				w.log.Error().Err(err).Int64("offset", b.Records[i].Offset).Msg("a drift state does not fit the profile and does not count")
-			}
-		}
-		return nil
-	}
+	apply := Applying(population, func(err error) {
+		w.log.Error().Err(err).Msg("a drift state does not count")
+	})
 	starts, err := tail.ReadTopic(fetch, w.worker.client, fetcher, w.worker.cfg.Topics.DriftState, apply)
 	if err != nil {
 		return err
@@ -84,6 +76,24 @@ func (w *watcher) watch(fetch, work context.Context, fetcher *consumer.Fetcher) 
 	err = w.evaluate(fetch, work, population, alarms, publisher)
 	stop()
 	return errors.Join(err, <-followed)
+}
+
+// Applying gives what hands batches of the state topic to a population, one goroutine at a time. A record that does not
+// count is told of, and stops nothing.
+func Applying(population *drift.Population, tell func(error)) func(*consumer.Batch) error {
+	var state schemas.DriftState
+	return func(b *consumer.Batch) error {
+		for i := range b.Records {
+			err := decodeState(&b.Records[i], &state)
+			if err == nil {
+				err = population.Apply(&state)
+			}
+			if err != nil {
+				tell(fmt.Errorf("drift state %s/%d@%d: %w", b.TopicPartition.Topic, b.TopicPartition.Partition, b.Records[i].Offset, err))
+			}
+		}
+		return nil
+	}
 }
 
 // evaluate judges the window once an interval until fetch ends; alerts in hand are published even then.
@@ -172,14 +182,19 @@ func decodeState(r *consumer.Record, s *schemas.DriftState) error {
 }
 
 func (w *Worker) newPopulation() (*drift.Population, *drift.Alarms, error) {
-	population := drift.DefaultPopulationConfig()
-	population.Window = window(w.cfg)
-	p, err := drift.NewPopulation(w.profile, w.model.Digest(), population, ruleConfig(w.cfg))
+	p, err := NewPopulation(w.cfg, w.model, w.profile)
 	if err != nil {
 		return nil, nil, err
 	}
 	a, err := drift.NewAlarms(p, drift.ModelName{Name: w.model.Name(), Version: w.model.Version(), Digest: w.model.Digest()}, alarmConfig(w.cfg))
 	return p, a, err
+}
+
+// NewPopulation gives an empty population of a model, judged as the configuration says.
+func NewPopulation(cfg config.Config, model *scoring.Model, profile *drift.Profile) (*drift.Population, error) {
+	population := drift.DefaultPopulationConfig()
+	population.Window = window(cfg)
+	return drift.NewPopulation(profile, model.Digest(), population, ruleConfig(cfg))
 }
 
 func window(cfg config.Config) drift.WindowConfig {

@@ -1,0 +1,447 @@
+package main
+
+import (
+	"context"
+	"encoding/csv"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/rs/zerolog"
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/churnstream/churnstream/consumer"
+	"github.com/churnstream/churnstream/drift"
+	"github.com/churnstream/churnstream/internal/artefact"
+	"github.com/churnstream/churnstream/internal/config"
+	"github.com/churnstream/churnstream/internal/connect"
+	"github.com/churnstream/churnstream/internal/driftreport"
+	"github.com/churnstream/churnstream/internal/kafkawire"
+	"github.com/churnstream/churnstream/internal/tabular"
+	"github.com/churnstream/churnstream/internal/tail"
+	"github.com/churnstream/churnstream/internal/worker"
+	"github.com/churnstream/churnstream/schemas"
+)
+
+func newDrift(s streams) *cobra.Command {
+	return group("drift", "Freeze a reference population; report how far another one is from it", newDriftProfile(s), newDriftReport(s))
+}
+
+// population says where rows come from.
+type population struct {
+	model, input, format, config string
+	topic                        bool
+	columns                      driftreport.Columns
+}
+
+func (p *population) flags(cmd *cobra.Command) {
+	cmd.Flags().StringVarP(&p.model, "model", "m", "", "directory of the artefact (with --topic or --live: that of the configuration)")
+	cmd.Flags().StringVarP(&p.input, "input", "i", "", "file with the rows: CSV, JSON lines or Parquet; - is standard input")
+	cmd.Flags().StringVar(&p.format, "format", "", "csv, jsonl or parquet (default: by the file's name)")
+	cmd.Flags().BoolVar(&p.topic, "topic", false, "read the events topic of the configuration instead, up to its end as it is now")
+	cmd.Flags().StringVarP(&p.config, "config", "c", "", "configuration, for --topic and --live")
+	cmd.Flags().StringVar(&p.columns.Customer, "customer", "", "column with the customer's key: customers who come back count once")
+}
+
+// load reads the model, and the configuration where one is needed.
+func (p *population) load(s streams, connected bool) (o opened, err error) {
+	if connected {
+		if p.model != "" || p.config == "" {
+			return o, usageError(errors.New("--topic and --live take -c, whose model it is, and no --model"))
+		}
+		if o, err = open(p.config, s); err == nil && o.model == nil {
+			err = usageError(errors.New("model: the configuration names none"))
+		}
+		return o, err
+	}
+	if p.model == "" {
+		return o, usageError(errors.New("--model: give the directory of an artefact"))
+	}
+	o.model, o.profile, err = artefact.Load(p.model)
+	return o, err
+}
+
+// read scores all rows.
+func (p *population) read(ctx context.Context, s streams, o *opened, scored *driftreport.Scoring) error {
+	if p.topic == (p.input != "") {
+		return usageError(errors.New("give --input or --topic"))
+	}
+	if p.topic {
+		skipped, err := readEvents(ctx, o, scored)
+		if err == nil && skipped > 0 {
+			fmt.Fprintf(s.err, "%d events cannot be read and are left out; a worker would set them aside as dead letters\n", skipped)
+		}
+		return err
+	}
+	source, done, err := openTable(s, p.input, p.format, o.model.Contract())
+	if err != nil {
+		return err
+	}
+	return errors.Join(scored.Read(ctx, source, p.columns), done())
+}
+
+// openTable opens rows of any format.
+func openTable(s streams, path, format string, contract schemas.Contract) (source driftreport.Source, done func() error, err error) {
+	rows, is, err := openRows(s, path, format, "csv", "jsonl", "parquet")
+	if err != nil {
+		return nil, nil, err
+	}
+	switch is {
+	case "jsonl":
+		source = tabular.NewLines(rows, contract)
+	case "parquet":
+		source, err = tabular.NewParquet(rows, contract)
+	default:
+		source, err = tabular.NewReader(rows, contract, nil)
+	}
+	if err != nil {
+		return nil, nil, errors.Join(err, rows.Close())
+	}
+	return source, rows.Close, nil
+}
+
+// fetching runs a fetcher beside do, over the brokers of the configuration.
+func fetching(ctx context.Context, o *opened, topic connect.TopicSpec, do func(context.Context, *kafkawire.Client, *consumer.Fetcher) error) error {
+	create := config.CreateTopics{Partitions: o.cfg.CreateTopics.Partitions, ReplicationFactor: o.cfg.CreateTopics.ReplicationFactor}
+	if _, err := connect.Probe(ctx, o.cfg.Brokers, o.transport, o.cfg.Security.SASL, []connect.TopicSpec{topic}, create); err != nil {
+		return err
+	}
+	client, err := kafkawire.NewClient(kafkawire.Config{Brokers: o.cfg.Brokers, ClientID: o.cfg.ClientID, Transport: o.transport})
+	if err != nil {
+		return err
+	}
+	defer client.CloseIdleConnections()
+	c := consumer.DefaultFetchConfig()
+	c.OffsetReset = consumer.ResetEarliest
+	fetcher, err := consumer.NewFetcher(c, client, zerolog.Nop())
+	if err != nil {
+		return err
+	}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return fetcher.Run(ctx) })
+	g.Go(func() error {
+		defer stop()
+		return do(ctx, client, fetcher)
+	})
+	return g.Wait()
+}
+
+// readEvents scores the events topic and returns how many events cannot be read.
+func readEvents(ctx context.Context, o *opened, scored *driftreport.Scoring) (skipped int, err error) {
+	decoder, err := schemas.NewDecoder(worker.Reading(o.cfg, o.model, o.registry, o.reading))
+	if err != nil {
+		return 0, err
+	}
+	err = fetching(ctx, o, connect.TopicSpec{Name: o.cfg.Topics.Events, Key: "topics.events"}, func(ctx context.Context, client *kafkawire.Client, fetcher *consumer.Fetcher) error {
+		_, err := tail.ReadTopic(ctx, client, fetcher, o.cfg.Topics.Events, func(b *consumer.Batch) error {
+			for i := range b.Records {
+				r := &b.Records[i]
+				err := schemas.CheckKey(r.Key)
+				if err == nil {
+					err = decoder.Decode(ctx, r.Value, scored.Batch())
+				}
+				var poison *schemas.RecordError
+				if errors.As(err, &poison) {
+					skipped++
+					continue
+				}
+				if err == nil {
+					err = scored.Add(driftreport.Row{Time: r.Timestamp, Customer: slices.Clone(r.Key)})
+				}
+				if err != nil {
+					return err
+				}
+			}
+			return scored.Flush() // the rows alias the batch
+		})
+		return err
+	})
+	return skipped, err
+}
+
+func newDriftProfile(s streams) *cobra.Command {
+	var from population
+	var segments, edges []string
+	var output, division string
+	cfg := drift.DefaultProfileConfig()
+	cmd := &cobra.Command{
+		Use:   "profile",
+		Short: "Freeze rows as the reference population of a model",
+		Long: `Scores every row by the model and writes the reference that drift is measured from, as JSON: bins
+and categories with their counts, the score, the decision, what each place contributes to the scores. It can take the
+place of profile.json in an artefact before that is published, or be given to drift report.`,
+		Example: `  churnstream drift profile --model models/churn --input customers.csv --customer id --output profile.json
+  churnstream drift profile -c churnstream.yaml --topic --segment Contract --output profile.json`,
+		Args: cobra.NoArgs,
+		RunE: action(func(cmd *cobra.Command, _ []string) (err error) {
+			o, err := from.load(s, from.topic)
+			if err != nil {
+				return err
+			}
+			threshold := o.model.Threshold()
+			cfg.Threshold, cfg.Segments, cfg.Division = &threshold, segments, drift.Division(division)
+			if cfg.Edges, err = readEdges(edges); err == nil {
+				err = cfg.Validate()
+			}
+			if err != nil {
+				return usageError(err)
+			}
+			gathered := driftreport.NewGatherer(o.model.Contract())
+			scored := driftreport.NewScoring(o.model, true, gathered.Observe)
+			if err := from.read(cmd.Context(), s, &o, scored); err != nil {
+				return err
+			}
+			profile, err := gathered.Profile(o.model.Contract(), cfg)
+			if err != nil {
+				return err
+			}
+			return writeTo(cmd, s, output, func(to io.Writer) error { return drift.WriteProfile(to, profile) })
+		}),
+	}
+	from.flags(cmd)
+	cmd.Flags().IntVar(&cfg.Bins, "bins", cfg.Bins, "bins of a number")
+	cmd.Flags().IntVar(&cfg.Categories, "categories", cfg.Categories, "categories with a place of their own")
+	cmd.Flags().StringVar(&division, "division", string(cfg.Division), "quantiles or equal-width")
+	cmd.Flags().StringArrayVar(&edges, "edges", nil, "edges of one input instead, for example tenure=3,12,24")
+	cmd.Flags().StringSliceVar(&segments, "segment", nil, "categorical inputs for whose values the score is watched one by one")
+	cmd.Flags().StringVarP(&output, "output", "o", "-", "file to write; - is standard output")
+	return cmd
+}
+
+func readEdges(flags []string) (map[string][]float64, error) {
+	edges := map[string][]float64{}
+	for _, flag := range flags {
+		name, list, found := strings.Cut(flag, "=")
+		if !found {
+			return nil, fmt.Errorf("--edges: %q is not of the form tenure=3,12,24", flag)
+		}
+		for text := range strings.SplitSeq(list, ",") {
+			edge, err := strconv.ParseFloat(text, 64)
+			if err != nil {
+				return nil, fmt.Errorf("--edges: %q in %q is no number", text, flag)
+			}
+			edges[name] = append(edges[name], edge)
+		}
+	}
+	return edges, nil
+}
+
+func newDriftReport(s streams) *cobra.Command {
+	var from population
+	var profilePath, as, output, span, outcomes string
+	var live, failing bool
+	rule, calibrating := drift.DefaultRuleConfig(), drift.DefaultCalibrationConfig()
+	chance := 0.01
+	cmd := &cobra.Command{
+		Use:   "report",
+		Short: "Report how far rows, or the live population, are from a model's reference",
+		Long: `Compares rows with the reference of a model, by the rule that workers raise alarms with, and shows
+beside it what other tools show. With --time and --by each period is compared by itself. --live reports what the
+workers of a configuration have counted. With outcomes it also says how well the scores are calibrated: from a column of
+the rows (--outcome), or from a CSV file with the columns customer and outcome (--outcomes).`,
+		Example: `  churnstream drift report --model models/churn --input march.csv --customer id
+  churnstream drift report --model models/churn --input year.parquet --time at --by month --as html --output drift.html
+  churnstream drift report -c churnstream.yaml --live`,
+		Args: cobra.NoArgs,
+		RunE: action(func(cmd *cobra.Command, _ []string) error {
+			if as != "text" && as != "json" && as != "html" {
+				return usageError(fmt.Errorf("--as: %q is none of text, json, html", as))
+			}
+			if (span == "") != (from.columns.Time == "") && !from.topic {
+				return usageError(errors.New("--by and --time go together"))
+			}
+			if live && (from.topic || from.input != "" || outcomes != "") {
+				return usageError(errors.New("--live takes neither --input nor --topic nor --outcomes"))
+			}
+			if outcomes != "" && (from.columns.Customer == "" && !from.topic || from.columns.Outcome != "") {
+				return usageError(errors.New("--outcomes goes with --customer, and not with --outcome"))
+			}
+			if err := errors.Join(rule.Validate(), calibrating.Validate()); err != nil {
+				return usageError(err)
+			}
+			o, err := from.load(s, from.topic || live)
+			if err != nil {
+				return err
+			}
+			if profilePath != "" {
+				if o.profile, err = readProfile(profilePath); err != nil {
+					return err
+				}
+			}
+			if o.profile == nil {
+				return usageError(errors.New("drift is off in the configuration, so there is no reference; give --profile"))
+			}
+			report, err := (&reporting{s: s, o: &o, from: &from, span: driftreport.Span(span), outcomes: outcomes, rule: rule, calibrating: calibrating, chance: chance}).make(cmd.Context(), live)
+			if err != nil {
+				return err
+			}
+			if err := writeTo(cmd, s, output, func(to io.Writer) error { return writeReport(to, as, report) }); err != nil {
+				return err
+			}
+			if failing && report.Drifting() {
+				return errors.New("the population has drifted, or the scores are miscalibrated")
+			}
+			return nil
+		}),
+	}
+	from.flags(cmd)
+	cmd.Flags().StringVar(&profilePath, "profile", "", "reference to compare with (default: the model's own)")
+	cmd.Flags().BoolVar(&live, "live", false, "report what the workers of the configuration have counted")
+	cmd.Flags().StringVar(&from.columns.Time, "time", "", "column with the time of a row")
+	cmd.Flags().StringVar(&span, "by", "", "compare by hour, day, week or month of that time")
+	cmd.Flags().StringVar(&from.columns.Outcome, "outcome", "", "column that says whether the customer churned: yes, no, or blank if not known")
+	cmd.Flags().StringVar(&outcomes, "outcomes", "", "CSV file with the columns customer and outcome")
+	cmd.Flags().Float64Var(&rule.Shift, "relevant-psi", rule.Shift, "PSI of a population from which on its shift is relevant")
+	cmd.Flags().Float64Var(&chance, "chance", chance, "that a report of harmless data calls anything drifting")
+	cmd.Flags().Float64Var(&calibrating.Relevant, "relevant-miscalibration", calibrating.Relevant, "difference of mean score and churn rate that matters")
+	cmd.Flags().BoolVar(&failing, "fail", false, "exit with 1 if anything has drifted")
+	cmd.Flags().StringVar(&as, "as", "text", "text, json or html")
+	cmd.Flags().StringVarP(&output, "output", "o", "-", "file to write; - is standard output")
+	return cmd
+}
+
+func readProfile(path string) (*drift.Profile, error) {
+	f, err := openFile(path)
+	if err != nil {
+		return nil, usageError(fmt.Errorf("--profile: %w", err))
+	}
+	profile, err := drift.ReadProfile(f)
+	return profile, errors.Join(err, f.Close())
+}
+
+func writeReport(to io.Writer, as string, report *driftreport.Report) error {
+	switch as {
+	case "json":
+		e := json.NewEncoder(to)
+		e.SetIndent("", "  ")
+		e.SetEscapeHTML(false)
+		return e.Encode(report)
+	case "html":
+		return report.WriteHTML(to)
+	default:
+		return report.WriteText(to)
+	}
+}
+
+// writeTo writes a file as a whole, or standard output.
+func writeTo(cmd *cobra.Command, s streams, path string, write func(io.Writer) error) (err error) {
+	if path == "-" {
+		return write(cmd.OutOrStdout())
+	}
+	f, err := createOutput(path)
+	if err != nil {
+		return usageError(fmt.Errorf("--output: %w", err))
+	}
+	defer func() { err = errors.Join(err, f.finish(err == nil)) }()
+	if err = write(f); err == nil {
+		fmt.Fprintf(s.err, "written to %s\n", path)
+	}
+	return err
+}
+
+// reporting makes one report.
+type reporting struct {
+	s           streams
+	o           *opened
+	from        *population
+	span        driftreport.Span
+	outcomes    string
+	rule        drift.RuleConfig
+	calibrating drift.CalibrationConfig
+	chance      float64
+}
+
+func (r *reporting) make(ctx context.Context, live bool) (*driftreport.Report, error) {
+	model := driftreport.Model{Name: r.o.model.Name(), Version: r.o.model.Version(), Digest: r.o.model.Digest()}
+	if live {
+		population, err := r.population(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return driftreport.NewLive(model, r.o.profile, population, r.rule)
+	}
+	known, err := readOutcomes(r.outcomes)
+	if err != nil {
+		return nil, err
+	}
+	periods, err := driftreport.NewPeriods(r.o.profile, r.o.model.Contract(), r.span)
+	if err != nil {
+		return nil, usageError(fmt.Errorf("--by: %w", err))
+	}
+	calibration := drift.NewCalibration(r.o.profile)
+	pairs := 0
+	scored := driftreport.NewScoring(r.o.model, false, func(row *driftreport.Row) error {
+		if churned, found := known[string(row.Customer)]; found && r.outcomes != "" {
+			row.Outcome, row.Known = churned, true
+		}
+		if row.Known {
+			pairs++
+			if err := calibration.Observe(row.Customer, row.Probability, row.Outcome); err != nil {
+				return err
+			}
+		}
+		return periods.Observe(row)
+	})
+	if err := r.from.read(ctx, r.s, r.o, scored); err != nil {
+		return nil, err
+	}
+	if scored.Rows() == 0 {
+		return nil, errors.New("there are no rows to report on")
+	}
+	windows, keyed := periods.Windows()
+	report, err := driftreport.New(model, r.o.profile, windows, r.rule, r.chance)
+	if err != nil {
+		return nil, err
+	}
+	if !keyed {
+		report.Notes = append(report.Notes, "No customer key: every row counts as another customer. If customers come back, the evidence is overstated; name the column by --customer.")
+	}
+	if r.outcomes != "" || r.from.columns.Outcome != "" {
+		if pairs == 0 {
+			report.Notes = append(report.Notes, "No row has an outcome.")
+		}
+		err = report.Calibrate(calibration, r.calibrating)
+	}
+	return report, err
+}
+
+// population reads what the workers have counted.
+func (r *reporting) population(ctx context.Context) (*drift.Population, error) {
+	population, err := worker.NewPopulation(r.o.cfg, r.o.model, r.o.profile)
+	if err != nil {
+		return nil, err
+	}
+	topic := r.o.cfg.Topics.DriftState
+	unread := 0
+	err = fetching(ctx, r.o, connect.TopicSpec{Name: topic, Key: "topics.drift_state"}, func(ctx context.Context, client *kafkawire.Client, fetcher *consumer.Fetcher) error {
+		_, err := tail.ReadTopic(ctx, client, fetcher, topic, worker.Applying(population, func(error) { unread++ }))
+		return err
+	})
+	if unread > 0 {
+		fmt.Fprintf(r.s.err, "%d records of %s are no states of this model and do not count\n", unread, topic)
+	}
+	return population, err
+}
+
+// readOutcomes reads what came of customers; an empty path: nothing is known.
+func readOutcomes(path string) (map[string]bool, error) {
+	if path == "" {
+		return nil, nil
+	}
+	f, err := openFile(path)
+	if err != nil {
+		return nil, usageError(fmt.Errorf("--outcomes: %w", err))
+	}
+	known, err := driftreport.ReadOutcomes(csv.NewReader(f))
+	if err = errors.Join(err, f.Close()); err != nil {
+		return nil, fmt.Errorf("--outcomes %s: %w", path, err)
+	}
+	return known, nil
+}
