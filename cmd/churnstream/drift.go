@@ -135,7 +135,11 @@ func fetching(ctx context.Context, o *opened, topic connect.TopicSpec, do func(c
 
 // readEvents scores the events topic and returns how many events cannot be read.
 func readEvents(ctx context.Context, o *opened, scored *driftreport.Scoring) (skipped int, err error) {
-	decoder, err := schemas.NewDecoder(worker.Reading(o.cfg, o.model, o.registry, o.reading))
+	reading, err := worker.Reading(o.cfg, o.model, o.registry, o.reading)
+	if err != nil {
+		return 0, err
+	}
+	decoder, err := schemas.NewDecoder(reading)
 	if err != nil {
 		return 0, err
 	}
