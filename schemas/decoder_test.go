@@ -374,6 +374,28 @@ func TestBlocksAreSteppedOver(t *testing.T) {
 	}
 }
 
+func TestNumbersMayHaveMoreBytesThanTheyNeed(t *testing.T) {
+	schema := record(`{"name":"x","type":["null","int"]},{"name":"y","type":["null","int","string"]}`)
+	x := Input{Name: "x", Kind: Number, Nullable: true}
+	for _, c := range []struct {
+		body []byte
+		want float64
+	}{
+		{[]byte{0x82, 0x00, 0x8a, 0x00, 0x80, 0x00}, 5},
+		{[]byte{0x80, 0x80, 0x00, 0}, math.NaN()},
+	} {
+		number, _, err := decodeOne(t, schema, append(AppendFrame(nil, 7), c.body...), x)
+		if err != nil || !sameRow([]float64{number}, []float64{c.want}) {
+			t.Errorf("% x: %v %v, want %v", c.body, number, err, c.want)
+		}
+	}
+	for _, body := range [][]byte{{0x84, 0x00, 0}, {0x81, 0x00, 0}, {0x80}, {1, 0}} {
+		if number, _, err := decodeOne(t, schema, append(AppendFrame(nil, 7), body...), x); err == nil {
+			t.Errorf("% x: %v", body, number)
+		}
+	}
+}
+
 func TestClonesShareProgramsAndRunAtTheSameTime(t *testing.T) {
 	registry := &fixedRegistry{schemas: map[int32]string{7: record(`{"name":"x","type":"int"}`), 8: record(`{"name":"y","type":"string"},{"name":"x","type":"long"}`)}}
 	first, err := NewDecoder(DecoderConfig{Contract: Contract{[]Input{{Name: "x", Kind: Number}}}, Registry: registry})

@@ -110,11 +110,13 @@ func (p *program) run(b []byte, numbers []float64, categories [][]byte, rows *Ro
 			if pos == len(b) {
 				return 0, p.truncated(pc, len(b))
 			}
-			index := b[pos]
+			index, width := b[pos], 1
 			if index != 0 && index != 2 {
-				return 0, p.malformed(pc, "a union of 2 branches is followed by byte 0x%02x", index)
+				if index, width = longIndex(b[pos:]); width == 0 {
+					return 0, p.malformed(pc, "a union of 2 branches is followed by byte 0x%02x", b[pos])
+				}
 			}
-			pos++
+			pos += width
 			if index == byte(in.n) {
 				pc = int(in.to)
 			}
@@ -276,6 +278,16 @@ func (p *program) run(b []byte, numbers []float64, categories [][]byte, rows *Ro
 		}
 	}
 	return pos, nil
+}
+
+// longIndex reads the index of one of two branches that was written with more bytes than it needs, which nothing forbids.
+// Its width is 0 where it is no such index.
+func longIndex(b []byte) (index byte, width int) {
+	v, n := binary.Varint(b)
+	if n <= 0 || v != 0 && v != 1 {
+		return 0, 0
+	}
+	return byte(2 * v), n
 }
 
 // trailing is the error of bytes after an event.
