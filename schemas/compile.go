@@ -377,7 +377,8 @@ func (c *compiler) setDefault(f *avroschema.Field, node *pathNode, path string) 
 }
 
 // projectUnion emits one piece of code a branch. A branch that cannot be read or cannot feed the contract refuses the
-// records that take it; the schema is unfit when no branch but null is of use.
+// records that take it. The schema is unfit when no branch is of use, and, without a reader's schema, when only null is:
+// nobody has said then that the input may always be missing.
 func (c *compiler) projectUnion(w, r *avroschema.Type, node *pathNode, path string) []schemaFault {
 	c.visits++
 	start := c.here()
@@ -404,7 +405,7 @@ func (c *compiler) projectUnion(w, r *avroschema.Type, node *pathNode, path stri
 				c.cut(place)
 				c.fail(fault)
 			}
-			usable = usable || len(faults) == 0 && (len(w.Branches) == 1 || node == nil)
+			usable = usable || len(faults) == 0 && (len(w.Branches) == 1 || node == nil || w != r)
 			return
 		}
 		values = true

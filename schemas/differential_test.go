@@ -575,7 +575,6 @@ const (
 	bothRefuse   = "both refuse"
 	same         = "same values"
 	sameOfBranch = "same values, where twmb/avro had to be given the record's own branches and symbols: it refuses the whole schema for a branch or symbol that cannot be read, the specification only the records that carry it"
-	excusedNull  = "we refuse a schema of whose union only null could feed an input; the specification refuses the records with another branch"
 	excusedGap   = "twmb/avro gives a missing field of a union with null an implied default of null; the specification knows no implied default"
 	excusedText  = "bytes that are read as a string are no UTF-8: a category has to be text"
 	excusedAlias = "twmb/avro takes an alias without a namespace for that name in any; in the specification it is in the namespace of the type that has it"
@@ -682,9 +681,6 @@ func (p *pair) compare() (outcome string) {
 	case ours != nil && theirs != nil:
 		return bothRefuse
 	case ours != nil:
-		if _, unfit := p.decode(p.pinned.String(), p.reader.String(), inputs, e.single); unfit == nil && outcome == sameOfBranch {
-			return excusedNull
-		}
 		if strings.Contains(ours.Error(), "has no such field, and the reader's union [null") {
 			return excusedGap
 		}
@@ -692,9 +688,9 @@ func (p *pair) compare() (outcome string) {
 			return excusedText
 		}
 		if _, moved := p.decode(p.pinned.String(), strings.ReplaceAll(p.reader.String(), "elsewhere.", ""), inputs, e.single); moved == nil {
-			return excusedAlias // and perhaps excusedNull, too
+			return excusedAlias
 		}
-		if otherSense.MatchString(ours.Error()) {
+		if _, alone := p.decode(p.pinned.String(), p.reader.String(), inputs, e.single); alone != nil && otherSense.MatchString(alone.Error()) {
 			return excusedSense
 		}
 		p.t.Errorf("twmb/avro reads it, we say %v", ours)
