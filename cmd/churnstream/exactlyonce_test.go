@@ -99,7 +99,7 @@ log: {format: json}
 	return path
 }
 
-// workerProcess is `churnstream run` as a process of its own.
+// workerProcess is a command, mostly `churnstream run`, as a process of its own.
 type workerProcess struct {
 	*exec.Cmd
 	exited chan error
@@ -126,11 +126,17 @@ func (b *logBuffer) String() string {
 
 func startWorker(t *testing.T, cfg string) *workerProcess {
 	t.Helper()
+	return startProcess(t, "run", "-c", cfg)
+}
+
+// startProcess runs a command of this binary as a process of its own.
+func startProcess(t *testing.T, args ...string) *workerProcess {
+	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &workerProcess{Cmd: exec.Command(self, "run", "-c", cfg), exited: make(chan error, 1), log: &logBuffer{}}
+	p := &workerProcess{Cmd: exec.Command(self, args...), exited: make(chan error, 1), log: &logBuffer{}}
 	p.Env = append(os.Environ(), runMain+"=1")
 	p.Stderr, p.Stdout = p.log, p.log
 	if err := p.Start(); err != nil {
@@ -140,7 +146,7 @@ func startWorker(t *testing.T, cfg string) *workerProcess {
 	t.Cleanup(func() {
 		_ = p.Process.Kill() // it may have ended already
 		if t.Failed() {
-			t.Logf("log of worker %d (last 40 lines):\n%s", p.Process.Pid, lastLines(p.log.String(), 40))
+			t.Logf("log of %v (last 40 lines):\n%s", args, lastLines(p.log.String(), 40))
 		}
 	})
 	return p

@@ -23,6 +23,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -280,17 +281,17 @@ func TestMutualTLSNamesThePrincipal(t *testing.T) {
 	foreign := newAuthority(t).issue(t, "crm")
 	for name, c := range map[string]struct {
 		method, path string
-		settings     tls.Config
+		settings     *tls.Config
 		status       int // 0: no connection
 	}{
-		"own certificate":            {"GET", "/v1/metadata", tls.Config{Certificates: []tls.Certificate{own}}, 200},
-		"its scope":                  {"POST", "/v1/predict", tls.Config{Certificates: []tls.Certificate{own}}, 403},
-		"none":                       {"GET", "/v1/metadata", tls.Config{}, 401},
-		"of another authority":       {"GET", "/v1/metadata", tls.Config{Certificates: []tls.Certificate{foreign}, GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &foreign, nil }}, 0},
-		"TLS 1.1":                    {"GET", "/livez", tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}, 0},
-		"TLS 1.2 without being told": {"GET", "/livez", tls.Config{MaxVersion: tls.VersionTLS12}, 200},
+		"own certificate":            {"GET", "/v1/metadata", &tls.Config{Certificates: []tls.Certificate{own}}, 200},
+		"its scope":                  {"POST", "/v1/predict", &tls.Config{Certificates: []tls.Certificate{own}}, 403},
+		"none":                       {"GET", "/v1/metadata", &tls.Config{}, 401},
+		"of another authority":       {"GET", "/v1/metadata", &tls.Config{Certificates: []tls.Certificate{foreign}, GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &foreign, nil }}, 0},
+		"TLS 1.1":                    {"GET", "/livez", &tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}, 0},
+		"TLS 1.2 without being told": {"GET", "/livez", &tls.Config{MaxVersion: tls.VersionTLS12}, 200},
 	} {
-		status, err := call(c.method, c.path, &c.settings)
+		status, err := call(c.method, c.path, c.settings)
 		if status != c.status || (err == nil) != (c.status != 0) {
 			t.Errorf("%s: %d, %v; want %d", name, status, err, c.status)
 		}
@@ -548,6 +549,31 @@ func TestTheDocumentationNeedsNoOtherServer(t *testing.T) {
 		if !strings.Contains(page, want) {
 			t.Errorf("%q is not on the page", want)
 		}
+	}
+}
+
+func TestThePythonClientRunsAsItIsServed(t *testing.T) {
+	python, err := exec.LookPath("python3")
+	if err != nil {
+		t.Skip("no python3 on this machine: the client is not run")
+	}
+	key, line := newKey(t, "crm", "", "predict")
+	path := filepath.Join(t.TempDir(), "keys")
+	writeKeys(t, path, line)
+	s := start(t, nil, func(c *config.HTTP) { c.Auth.KeysFile = path })
+	run := func(key string) (string, error) {
+		command := exec.CommandContext(t.Context(), python, "-")
+		command.Stdin = bytes.NewReader(s.do(t, "GET", "/docs/client.py", "", "").body)
+		command.Env = append(os.Environ(), "CHURNSTREAM_URL="+s.url, "CHURNSTREAM_KEY="+key)
+		out, err := command.CombinedOutput()
+		return string(out), err
+	}
+	out, err := run(key)
+	if err != nil || decode[Prediction](t, []byte(out)).ModelVersion != s.deps.Model.Version() {
+		t.Errorf("%v: %s", err, out)
+	}
+	if out, err := run("wrong"); err == nil || !strings.Contains(out, "Problem: 401") {
+		t.Errorf("%v: %s", err, out)
 	}
 }
 

@@ -80,9 +80,10 @@ type customerInput struct {
 	ID string `path:"id" minLength:"1" maxLength:"256" doc:"Customer id, percent-encoded"`
 }
 
+// historyInput repeats the id: huma does not look into an embedded type that is not exported.
 type historyInput struct {
-	customerInput
-	Limit int `query:"limit" minimum:"1" maximum:"1000" default:"100" doc:"At most so many scores"`
+	ID    string `path:"id" minLength:"1" maxLength:"256" doc:"Customer id, percent-encoded"`
+	Limit int    `query:"limit" minimum:"1" maximum:"1000" default:"100" doc:"At most so many scores"`
 }
 
 func (s *Server) registerCustomers() {

@@ -17,10 +17,14 @@ import (
 //go:embed docs.tmpl
 var docsTemplate string
 
-// registerDocs serves the document and the page that is made of it. Both are made once, when every operation is known.
+// registerDocs serves the document, the page and the Python client that are made of it. All are made once, when every operation is known.
 // They say what the model wants and nothing of customers, and are open to everybody who reaches the address.
-func (s *Server) registerDocs() error {
+func (s *Server) registerDocs(example map[string]any) error {
 	text, err := s.document()
+	if err != nil {
+		return err
+	}
+	client, err := pythonClient(s.api.OpenAPI(), example)
 	if err != nil {
 		return err
 	}
@@ -40,6 +44,7 @@ func (s *Server) registerDocs() error {
 	}
 	serve("/openapi.json", typeJSON, text)
 	serve("/docs", "text/html; charset=utf-8", page)
+	serve("/docs/client.py", "text/x-python; charset=utf-8", client)
 	return nil
 }
 

@@ -65,7 +65,7 @@ func (s *Server) register() error {
 		}
 	}
 	s.registerProbes()
-	return s.registerDocs()
+	return s.registerDocs(in.example)
 }
 
 // operation completes what all operations have in common and makes the pattern known to admission.
