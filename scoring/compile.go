@@ -268,6 +268,9 @@ func (g *groups) add(members []int32, name string) int32 {
 func (g *groups) mixed(of ...int32) int32 {
 	var members []int32
 	for _, group := range of {
+		if group == constantGroup {
+			continue
+		}
 		if group < 0 {
 			return -1
 		}
@@ -275,7 +278,10 @@ func (g *groups) mixed(of ...int32) int32 {
 	}
 	slices.Sort(members)
 	members = slices.Compact(members)
-	if len(members) == 0 || len(members) > maxMixed {
+	switch {
+	case len(members) == 0:
+		return constantGroup
+	case len(members) > maxMixed:
 		return -1
 	}
 	parts := make([]string, len(members))
@@ -284,6 +290,9 @@ func (g *groups) mixed(of ...int32) int32 {
 	}
 	return g.add(members, strings.Join(parts, "*"))
 }
+
+// constantGroup is that of a column without inputs: its contribution is 0.
+const constantGroup = -2
 
 // maxMixed is the largest number of inputs that one reason names together.
 const maxMixed = 8

@@ -16,7 +16,7 @@ func TestDiffNamesWhatIsNotTheSame(t *testing.T) {
 	a.Manifest.Metrics[0].Value = 0.92
 	a.Manifest.Inputs[1].Nullable = true
 	a.Manifest.Inputs[0].Min = nil
-	regression(&a.Pipeline).Intercepts[0] += 1
+	regression(&a.Pipeline).Intercepts[0]++
 	a.Reference.Margin = nil
 	for i := range a.Reference.Probability {
 		a.Reference.Probability[i] = 0

@@ -826,7 +826,9 @@ func (t Trees) compile(c *compiler, in []column, out []string) error {
 	c.emit(&treesOperation{engine, from, to}, from, to)
 	groups := make([]int32, len(in))
 	for i := range in {
-		if groups[i] = in[i].group; groups[i] < 0 {
+		if groups[i] = in[i].group; groups[i] == constantGroup {
+			groups[i] = 0 // no split is on it: it gets nothing
+		} else if groups[i] < 0 {
 			return nil
 		}
 	}

@@ -28,10 +28,14 @@ func (c *compiler) explainSum(in []column, op *weightedSum, background []float64
 	}
 	e := &explainedLinear{from: op.from, weights: op.weights, background: background, bias: op.intercept}
 	for i := range in {
-		if in[i].group < 0 {
+		group := in[i].group
+		switch {
+		case group == constantGroup:
+			group = 0 // it gets nothing: the column is its background
+		case group < 0:
 			return nil
 		}
-		e.groups = append(e.groups, in[i].group)
+		e.groups = append(e.groups, group)
 		e.bias += float64(op.weights[i] * background[i])
 	}
 	return e

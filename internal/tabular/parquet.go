@@ -146,13 +146,13 @@ func parquetConversion(kind schemas.Kind, from parquet.Type) (func(parquet.Value
 		plain = func(v parquet.Value) float64 { return float64(v.Float()) }
 	case parquet.Double:
 		plain = func(v parquet.Value) float64 { return v.Double() }
+	case parquet.Int96, parquet.ByteArray, parquet.FixedLenByteArray: // no numbers
 	}
 	if integer, ok := meaning.(*format.IntType); ok {
 		if !integer.IsSigned {
-			switch physical {
-			case parquet.Int32:
+			if physical == parquet.Int32 {
 				plain = func(v parquet.Value) float64 { return float64(v.Uint32()) }
-			case parquet.Int64:
+			} else {
 				plain = func(v parquet.Value) float64 { return float64(v.Uint64()) }
 			}
 		}

@@ -38,10 +38,10 @@ def main(arguments: list[str] | None = None) -> int:
 
     try:
         pipeline = joblib.load(options.pipeline)
-        rows = _rows(Path(options.reference), pipeline)
         inputs: Any = None
         if options.inputs:
             inputs = json.loads(Path(options.inputs).read_text(encoding="utf-8"))
+        rows = _rows(Path(options.reference), pipeline, _kinds(inputs))
         digest = export(
             pipeline, rows, options.output, inputs=inputs,
             label={"definition": options.label or "", "positive": options.positive}, horizon=options.horizon,
@@ -54,14 +54,30 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _rows(path: Path, pipeline: Any) -> pd.DataFrame:
-    """Rows of a file; only an empty cell is missing, so that the text NA stays one."""
+def _kinds(inputs: Any) -> dict[str, str]:
+    """The kinds that a file of inputs declares."""
+    if isinstance(inputs, dict):
+        given = [(name, v if isinstance(v, str) else (v or {}).get("kind")) for name, v in inputs.items()]
+    else:
+        given = [(v.get("name"), v.get("kind")) for v in inputs or [] if isinstance(v, dict)]
+    return {str(name): str(kind) for name, kind in given if kind}
+
+
+def _rows(path: Path, pipeline: Any, kinds: dict[str, str]) -> pd.DataFrame:
+    """Rows of a file; only an empty cell is missing, so that the text NA stays one.
+
+    A column that is declared as a category is read as text, one that is declared as a date or timestamp as such.
+    """
     suffix = path.suffix.lower()
     if suffix == ".parquet":
         return pd.read_parquet(path)
     if suffix in (".jsonl", ".ndjson"):
         return pd.read_json(path, lines=True, convert_dates=False)
-    frame = pd.read_csv(path, keep_default_na=False, na_values=[""])
+    texts = {name: "str" for name, kind in kinds.items() if kind == "category"}
+    frame = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=texts)
+    for name, kind in kinds.items():
+        if kind in ("date", "timestamp") and name in frame.columns:
+            frame[name] = pd.to_datetime(frame[name])
     names = getattr(pipeline, "feature_names_in_", None)
     if names is None and frame.shape[1] > (wanted := getattr(pipeline, "n_features_in_", frame.shape[1])):
         raise ExportError(f"{path} has {frame.shape[1]} columns, the pipeline was trained on {wanted} without names")

@@ -251,7 +251,7 @@ class _Rows:
         """A copy of one row with other values."""
         one = self.frame.iloc[[row]].copy()
         for i, value in values.items():
-            one[self.names[i]] = _like(self.frame[self.names[i]], self.kinds[i], value)
+            one[self.names[i]] = _like(self.frame[self.names[i]], self.kinds[i], value).set_axis(one.index)
         return one
 
     def takes(self, frame: pd.DataFrame) -> bool:
@@ -443,7 +443,7 @@ def _like(column: pd.Series, kind: str, value: Any) -> pd.Series:
         if isinstance(column.dtype, pd.CategoricalDtype):
             known = column.dtype.categories
             extended = known if _absent(value) or value in known else known.append(pd.Index([value]))
-            return pd.Series([value], dtype=pd.CategoricalDtype(extended), index=None).set_axis([0])
+            return pd.Series([value], dtype=pd.CategoricalDtype(extended))
         return pd.Series([value], dtype=object)
     if kind in ("date", "timestamp"):
         return pd.Series([pd.NaT])

@@ -664,14 +664,12 @@ def _kernel_machine(program: Program, est: Any, columns: Sequence[Column], rows:
     _require(program, est, columns)
     if est.kernel not in ("linear", "poly", "rbf", "sigmoid"):
         raise UnsupportedEstimatorError(est, f"the kernel {est.kernel!r} is a function of its own")
-    if getattr(est, "_sparse", False):
-        raise UnsupportedEstimatorError(est, "it was trained on a sparse matrix; put sparse_threshold=0 into the ColumnTransformer")
     classes = list(est.classes_)
     k = len(classes)
     counts = np.asarray(est._n_support)
     starts = np.cumsum([0, *counts])
     coefficients, intercepts = [], []
-    dual = est._dual_coef_
+    dual, vectors = (m.toarray() if hasattr(m, "toarray") else m for m in (est._dual_coef_, est.support_vectors_))
     pair = 0
     for i in range(k):
         for j in range(i + 1, k):
@@ -686,7 +684,7 @@ def _kernel_machine(program: Program, est: Any, columns: Sequence[Column], rows:
         "gamma": float(est._gamma),
         "offset": float(est.coef0),
         "degree": int(est.degree),
-        "vectors": [floats(v) for v in est.support_vectors_],
+        "vectors": [floats(v) for v in vectors],
         "coefficients": coefficients,
         "intercepts": intercepts,
     }

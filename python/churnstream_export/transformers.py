@@ -183,6 +183,7 @@ class _Encoded:
     def __init__(self, column: Column, categories: Any, missing: Any) -> None:
         self.column = column
         self.known = [v for v in (_plain(c) for c in categories) if not _missing(v)]
+        self.boolean = bool(self.known) and all(isinstance(v, bool) for v in self.known)
         if column.category and not all(isinstance(v, str) for v in self.known):
             odd = next(v for v in self.known if not isinstance(v, str))
             raise ExportError(
@@ -208,6 +209,8 @@ class _Encoded:
     def series(self, values: Sequence[Any]) -> pd.Series:
         if self.column.category:
             return pd.Series(list(values), dtype=object)
+        if self.boolean and all(v in (0.0, 1.0) for v in values):
+            return pd.Series([bool(v) for v in values])
         return pd.Series([math.nan if _missing(v) else float(v) for v in values], dtype=np.float64)
 
     def base(self) -> Any:
@@ -225,7 +228,7 @@ def _ask(step: Any, encoded: Sequence[_Encoded], which: int, values: Sequence[An
         warnings.simplefilter("ignore")
         try:
             out = step.transform(pd.DataFrame(data))
-        except ValueError:
+        except (ValueError, TypeError):
             return None
     if hasattr(out, "toarray"):
         out = out.toarray()

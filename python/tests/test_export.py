@@ -20,8 +20,8 @@ from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
-from sklearn.svm import LinearSVC
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, PolynomialFeatures, StandardScaler
+from sklearn.svm import SVC, LinearSVC
 
 from churnstream_export import DateParts, DaysBetween, ExportError, Input, UnsupportedEstimatorError, export
 
@@ -287,3 +287,43 @@ def test_the_command_exports_a_saved_pipeline(customers: Any, tmp_path: Path) ->
     again = subprocess.run([*command, "--output", str(tmp_path / "m")], capture_output=True, text=True)
     assert again.returncode == 1 and "not empty" in again.stderr
     assert subprocess.run([*command[:-2]], capture_output=True).returncode == 2
+
+
+def test_odd_kinds_of_columns(tmp_path: Path, churnstream: str) -> None:
+    """Booleans and whole numbers as categories, a sparse matrix below a kernel machine, a polynomial's constant."""
+    rng = np.random.default_rng(5)
+    n = 160
+    frame = pd.DataFrame(
+        {
+            "autopay": rng.integers(0, 2, n).astype(bool),
+            "city": rng.integers(1, 30, n),
+            "plan": pd.Series(rng.choice(["a", "b", "1"], n)).astype("category"),
+            "spend": rng.gamma(2, 10, n),
+        }
+    )
+    churn = ((frame.city % 3 == 0) ^ frame.autopay).astype(int)
+    columns = ColumnTransformer(
+        [
+            ("one", OneHotEncoder(handle_unknown="ignore"), ["autopay", "city", "plan"]),
+            ("powers", make_pipeline(StandardScaler(), PolynomialFeatures(2)), ["spend", "city"]),
+        ]
+    )
+    for name, last in {"kernel": SVC(probability=True, random_state=0), "linear": LogisticRegression()}.items():
+        model = make_pipeline(columns, last).fit(frame, churn)
+        export(model, frame, tmp_path / name, label="left", horizon="30d")
+        kinds = {i["name"]: i["kind"] for i in read(tmp_path / name, "manifest.json")["inputs"]}
+        assert kinds == {"autopay": "boolean", "city": "number", "plan": "category", "spend": "number"}
+        flags = ["--contributions"] if name == "linear" else []
+        lines = scored(churnstream, tmp_path / name, frame, tmp_path, *flags)
+        np.testing.assert_allclose([line["probability"] for line in lines], model.predict_proba(frame)[:, 1], rtol=1e-11)
+    assert set(lines[0]["contributions"]) == {"autopay", "city", "plan", "spend", "city*spend", "bias"}
+
+
+def test_unseen_values_are_among_the_reference_rows(customers: Any, tmp_path: Path) -> None:
+    frame, churn = customers
+    export(usual().fit(frame, churn), frame, tmp_path / "m", label="left", horizon="30d")
+    lines = [json.loads(line)["inputs"] for line in (tmp_path / "m" / "reference.jsonl").read_text("utf-8").splitlines()]
+    for name in TEXTS:
+        assert any(line[name] == "not in training" for line in lines), name
+    for name in frame.columns:
+        assert any(line[name] is None for line in lines), name
