@@ -37,9 +37,10 @@ func Transport(clientID string, security config.Security) (*kafka.Transport, err
 		DialTimeout: dialTimeout,
 		IdleTimeout: 30 * time.Second,
 		Dial:        d.dial,
-		// Its own view of the topics is not used: an empty list keeps it from asking for all.
+		// Its own view of the topics is not used: an empty list keeps it from asking for all. The first answer, which
+		// every request waits for, must come within the TTL.
 		MetadataTopics: []string{},
-		MetadataTTL:    30 * time.Second,
+		MetadataTTL:    5 * time.Second,
 		SASL:           mechanism,
 		Context:        context.Background(),
 	}, nil
