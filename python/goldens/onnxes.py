@@ -240,8 +240,10 @@ def write_ensembles(directory):
 
 
 def main(directory):
-    opset = {"": min(21, onnx.defs.onnx_opset_version()), "ai.onnx.ml": 3}
+    opset = {"": min(21, skl2onnx.__max_supported_opset__), "ai.onnx.ml": 3}
+    old = tuple(int(p) for p in sklearn.__version__.split(".")[:2]) < (1, 4)  # trees take no missing numbers
     for number, (name, classes, estimator, missing) in enumerate(models()):
+        missing = missing and not (old and name.startswith(("tree", "forest")))
         x, y = numbers(number, classes, missing)
         for double in (False, True) if name in ("logistic", "logistic-3", "ridge") else (False,):
             try:

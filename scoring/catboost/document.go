@@ -19,6 +19,9 @@ type document struct {
 	tables     map[string]*table
 
 	oblivious []obliviousTree
+	splits    []int32   // of all oblivious trees, one behind the other
+	leaves    []float64 // likewise: of leaf 0, output by output, then of leaf 1
+	weights   []float64
 	grown     []grownTree
 	haveTrees bool
 
@@ -73,9 +76,7 @@ type table struct {
 // obliviousTree asks the same question in all nodes of a level. Bit i of a leaf's number is the answer
 // to split i.
 type obliviousTree struct {
-	splits  []int32
-	leaves  []float64 // of leaf 0, output by output, then of leaf 1
-	weights []float64
+	splits, leaves, weights int32 // how many
 }
 
 // grownTree is a tree of any form, as nodes with the root first.
@@ -144,6 +145,9 @@ func readFloat(r reader) (f floatFeature, err error) {
 	if f.name == "" {
 		f.name = id
 	}
+	if err == nil && f.flat < 0 {
+		err = errors.New("no flat_feature_index")
+	}
 	return f, err
 }
 
@@ -163,6 +167,9 @@ func readCategory(r reader) (f categoryFeature, err error) {
 	if f.name == "" {
 		f.name = id
 	}
+	if err == nil && f.flat < 0 {
+		err = errors.New("no flat_feature_index")
+	}
 	return f, err
 }
 
@@ -178,6 +185,9 @@ func readCounter(r reader) (c counterFeature, err error) {
 		"scale":             number(&c.scale),
 		"target_border_idx": count(&c.target),
 	}.Read(r)
+	if err == nil && len(c.elements) == 0 {
+		err = errors.New("no elements")
+	}
 	return c, err
 }
 
@@ -198,6 +208,9 @@ func readElement(r reader) (e element, err error) {
 			return err
 		},
 	}.Read(r)
+	if err == nil && e.feature < 0 {
+		err = errors.New("no feature index")
+	}
 	return e, err
 }
 
@@ -280,30 +293,44 @@ func (d *document) readOblivious(r reader) error {
 		return errors.New("both oblivious_trees and trees")
 	}
 	d.haveTrees = true
-	return list(&d.oblivious, readObliviousTree)(r)
-}
-
-func readObliviousTree(r reader) (t obliviousTree, err error) {
-	err = members{
-		"splits":       list(&t.splits, readSplit),
-		"leaf_values":  doubles(&t.leaves),
-		"leaf_weights": doubles(&t.weights),
-	}.Read(r)
-	if err == nil && len(t.leaves) == 0 {
-		err = errors.New("no leaf_values")
+	split := splitReader()
+	tree := members{
+		"splits": orNull(func(r reader) error {
+			return r.Array(func(int) error {
+				index, err := split(r)
+				d.splits = append(d.splits, index)
+				return err
+			})
+		}),
+		"leaf_values":  appendDoubles(&d.leaves),
+		"leaf_weights": appendDoubles(&d.weights),
 	}
-	return t, err
+	return list(&d.oblivious, func(r reader) (obliviousTree, error) {
+		splits, leaves, weights := len(d.splits), len(d.leaves), len(d.weights)
+		if err := tree.Read(r); err != nil {
+			return obliviousTree{}, err
+		}
+		t := obliviousTree{int32(len(d.splits) - splits), int32(len(d.leaves) - leaves), int32(len(d.weights) - weights)}
+		if t.leaves == 0 {
+			return t, errors.New("no leaf_values")
+		}
+		return t, nil
+	})(r)
 }
 
-// readSplit takes the number of a split among all that the features declare; what else is said of it
+// splitReader reads the number of a split among all that the features declare; what else is said of it
 // is said there.
-func readSplit(r reader) (int32, error) {
+func splitReader() func(r reader) (int32, error) {
 	index := -1
-	err := members{"split_index": count(&index)}.Read(r)
-	if err == nil && index < 0 {
-		err = errors.New("no split_index")
+	split := members{"split_index": count(&index)}
+	return func(r reader) (int32, error) {
+		index = -1
+		err := split.Read(r)
+		if err == nil && index < 0 {
+			err = errors.New("no split_index")
+		}
+		return int32(index), err
 	}
-	return int32(index), err
 }
 
 func (d *document) readGrown(r reader) error {
@@ -311,26 +338,27 @@ func (d *document) readGrown(r reader) error {
 		return errors.New("both oblivious_trees and trees")
 	}
 	d.haveTrees = true
+	split := splitReader()
 	return list(&d.grown, func(r reader) (t grownTree, err error) {
-		_, err = t.read(r)
+		_, err = t.read(r, split)
 		return t, err
 	})(r)
 }
 
 // read takes a node with everything below it and returns its place.
-func (t *grownTree) read(r reader) (int32, error) {
+func (t *grownTree) read(r reader, split func(reader) (int32, error)) (int32, error) {
 	at := int32(len(t.nodes))
 	t.nodes = append(t.nodes, grownNode{split: -1, left: -1, right: -1, first: -1, weight: math.NaN()})
 	n := grownNode{split: -1, left: -1, right: -1, first: -1, weight: math.NaN()}
 	child := func(to *int32) func(reader) error {
 		return func(r reader) (err error) {
-			*to, err = t.read(r)
+			*to, err = t.read(r, split)
 			return err
 		}
 	}
 	err := members{
 		"split": func(r reader) (err error) {
-			n.split, err = readSplit(r)
+			n.split, err = split(r)
 			return err
 		},
 		"left":   child(&n.left),
@@ -453,6 +481,20 @@ func doubles(into *[]float64) func(reader) error {
 			}
 		}
 		return err
+	})
+}
+
+func appendDoubles(to *[]float64) func(reader) error {
+	return orNull(func(r reader) error {
+		return r.Array(func(i int) error {
+			at := r.At()
+			x, err := r.Number(64)
+			if err == nil && (math.IsNaN(x) || math.IsInf(x, 0)) {
+				err = jsonread.FaultAt(at, "element %d is %v, want finite numbers", i, x)
+			}
+			*to = append(*to, x)
+			return err
+		})
 	})
 }
 

@@ -73,41 +73,35 @@ type compiledTree struct {
 var _ booster.Engine = (*oblivious)(nil)
 
 func (d *document) compileOblivious(in *inputs) (*oblivious, error) {
-	e := &oblivious{in: in}
-	dims := 1
-	for i := range d.oblivious {
-		t := &d.oblivious[i]
-		depth := len(t.splits)
+	e := &oblivious{in: in, leaves: d.leaves, weights: d.weights, tests: make([]test, 0, len(d.splits)), trees: make([]compiledTree, 0, len(d.oblivious))}
+	dims, firstLeaf := 1, 0
+	for i, t := range d.oblivious {
+		depth := int(t.splits)
 		if depth > maxObliviousDepth {
 			return nil, fmt.Errorf("oblivious_trees %d: %d splits, want at most %d", i, depth, maxObliviousDepth)
 		}
 		if i == 0 {
-			dims = len(t.leaves) >> depth
+			dims = int(t.leaves) >> depth
 		}
-		if dims == 0 || len(t.leaves) != dims<<depth {
-			return nil, fmt.Errorf("oblivious_trees %d: %d leaf_values for %d splits and %d outputs", i, len(t.leaves), depth, max(dims, 1))
+		if dims == 0 || int(t.leaves) != dims<<depth {
+			return nil, fmt.Errorf("oblivious_trees %d: %d leaf_values for %d splits and %d outputs", i, t.leaves, depth, max(dims, 1))
 		}
-		switch len(t.weights) {
+		switch t.weights {
 		case 0:
 			e.opaque = errors.New("the model has no leaf_weights: contributions cannot be computed")
 		case 1 << depth:
 		default:
-			return nil, fmt.Errorf("oblivious_trees %d: %d leaf_weights for %d splits", i, len(t.weights), depth)
+			return nil, fmt.Errorf("oblivious_trees %d: %d leaf_weights for %d splits", i, t.weights, depth)
 		}
-		c := compiledTree{firstTest: int32(len(e.tests)), depth: int32(depth), firstLeaf: len(e.leaves) / dims}
-		for _, index := range t.splits {
+		e.trees = append(e.trees, compiledTree{firstTest: int32(len(e.tests)), depth: int32(depth), firstLeaf: firstLeaf})
+		firstLeaf += 1 << depth
+		for _, index := range d.splits[len(e.tests) : len(e.tests)+depth] {
 			test, err := d.test(in, index)
 			if err != nil {
 				return nil, fmt.Errorf("oblivious_trees %d: %w", i, err)
 			}
 			e.tests = append(e.tests, test)
 		}
-		e.leaves = append(e.leaves, t.leaves...)
-		if e.opaque == nil {
-			e.weights = append(e.weights, t.weights...)
-		}
-		*t = obliviousTree{}
-		e.trees = append(e.trees, c)
 	}
 	var err error
 	if e.out, err = d.output(dims); err != nil {

@@ -8,6 +8,7 @@ import (
 // document is a ModelProto.
 type document struct {
 	producer string
+	release  string           // of the producer
 	opsets   map[string]int64 // by domain; "" is ai.onnx
 	graph    graph
 }
@@ -36,9 +37,9 @@ func (d *document) read(data []byte) error {
 		case 1: // ir_version
 			version = int64(f.value)
 		case 2: // producer_name
-			d.producer = string(f.bytes) + d.producer
+			d.producer = string(f.bytes)
 		case 3: // producer_version
-			d.producer += " " + string(f.bytes)
+			d.release = string(f.bytes)
 		case 7: // graph
 			if graphs++; graphs > 1 {
 				return errors.New("a second graph in one model")

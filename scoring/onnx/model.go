@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/churnstream/churnstream/scoring/booster"
 	"github.com/churnstream/churnstream/scoring/trees"
@@ -44,7 +45,7 @@ func parse(data []byte) (*booster.Model, error) {
 		budget: len(data)/4 + 1<<18,
 	}
 	e := &engine{}
-	m := &booster.Model{Library: "onnx", Version: d.producer, Kind: "graph", Engine: e}
+	m := &booster.Model{Library: "onnx", Version: strings.TrimSpace(d.producer + " " + d.release), Kind: "graph", Engine: e}
 	if err := b.inputs(&d.graph, e, m); err != nil {
 		return nil, err
 	}
