@@ -40,7 +40,10 @@ func TestMarginsOfLaidOutTreesAreThoseOfTheTreesAsTheyAre(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		n := 1 + random.IntN(150)
+		n := 1 + random.IntN(600)
+		if round%3 == 0 {
+			n = 1 + random.IntN(lanes)
+		}
 		rows := make([]float64, n*features)
 		for i := range rows {
 			switch tree := &e.Trees[random.IntN(len(e.Trees))]; random.IntN(4) {
@@ -89,10 +92,11 @@ func strange(random *rand.Rand, t *Tree, features int, special []float64) {
 		case random.IntN(6) == 0 && !plain:
 			n.Threshold = special[random.IntN(len(special))]
 		case plain:
-		case random.IntN(12) == 0:
+		case random.IntN(60) == 0:
 			n.Kind, n.Threshold = Equal, float64(random.IntN(4))
 		case random.IntN(12) == 0:
 			n.Kind, n.Set, n.SetRight = InSet, int32(random.IntN(len(t.Sets))), random.IntN(2) == 0
+			n.Missing %= 2 * Missing(1+random.IntN(2))
 		}
 	}
 }

@@ -6,7 +6,7 @@ import "math"
 // one hides behind the others; a tree stays in the cache for blockRows rows.
 const (
 	lanes     = 8
-	blockRows = 64
+	blockRows = 256
 	maxSlots  = 256     // that a node has the room to name
 	maxWide   = 1 << 16 // that slotOf can name
 )
@@ -40,12 +40,15 @@ func keyOf[K key](x float64) K {
 //
 // A split does not look at an input but at a view of it, a slot: NaN and whatever else is missing
 // has become -∞ (left) or +∞ (right) there, so that missing values cost nothing in a tree. Splits by
-// < are made splits by ≤ with the next number below. A tree with a split that no threshold can
-// express, by category or by equality, is walked as it is.
+// < are made splits by ≤ with the next number below. The view of a category is its number; what a split
+// does with it is in sets. A tree with a split that neither can express is walked as it is.
 type forest[K key] struct {
 	slots []slot
 	nodes []node[K]
 	trees []flatTree
+	sets  []flatSet
+	// category marks the slots that are views of categories.
+	category [maxSlots]bool
 	// slotOf says, for an ensemble with more views than a node can name, which one each node looks at.
 	slotOf []uint16
 	// leaves are the values of the leaves, tree by tree; of a vector, Outputs in a row.
@@ -75,7 +78,39 @@ const (
 	zeroLeft                 // NaN and 0 are -∞
 	zeroRight                // NaN and 0 are +∞
 	nanIsZero                // NaN is 0
+
+	categoryLeft      // of a category: NaN goes left
+	categoryRight     // NaN goes right
+	categoryZeroLeft  // and numbers from -1 to 0 are category 0
+	categoryZeroRight // likewise
 )
+
+// A category that is none. What is missing is not looked up in a set.
+const (
+	notListed = -1
+	goesLeft  = -2
+	goesRight = -3
+)
+
+// flatSet is the set of a split by category. The split's threshold is its number.
+type flatSet struct {
+	bits  []uint32
+	right uint // where a category of the set goes: 1 is right
+}
+
+// side is 1 if category c goes right.
+func (s *flatSet) side(c int) uint {
+	if word := c >> 5; c >= 0 && word < len(s.bits) {
+		return uint(s.bits[word]>>(c&31)&1) ^ s.right ^ 1
+	}
+	switch c {
+	case goesLeft:
+		return 0
+	case goesRight:
+		return 1
+	}
+	return s.right ^ 1
+}
 
 // flatTree says where a tree is.
 type flatTree struct {
@@ -84,6 +119,7 @@ type flatTree struct {
 	leaves uint32 // where its leaves begin in forest.leaves
 	output int32
 	kind   treeKind
+	mixed  bool // some splits are by category
 }
 
 type treeKind uint8
@@ -93,6 +129,9 @@ const (
 	vector                 // leaves are vectors
 	walked                 // not laid out: walked as it is
 )
+
+// walkedAsItIs is a tree that is not laid out.
+func walkedAsItIs(t *Tree) flatTree { return flatTree{output: int32(t.Output), kind: walked} }
 
 // flatten lays out the trees of an ensemble.
 func flatten[K key](e *Ensemble) *forest[K] {
@@ -126,16 +165,19 @@ func (e *Ensemble) views() int {
 // add lays out one tree, or notes that it cannot be.
 func (f *forest[K]) add(e *Ensemble, t *Tree, known map[slot]uint32) flatTree {
 	out := flatTree{root: uint32(len(f.nodes)), leaves: uint32(len(f.leaves)), output: int32(t.Output)}
-	nodes, slots, leaves := len(f.nodes), len(f.slots), len(f.leaves)
+	nodes, slots, leaves, sets := len(f.nodes), len(f.slots), len(f.leaves), len(f.sets)
 	giveUp := func() flatTree {
 		for _, s := range f.slots[slots:] {
 			delete(known, s)
 		}
-		f.nodes, f.slots, f.leaves = f.nodes[:nodes], f.slots[:slots], f.leaves[:leaves]
+		for i := slots; i < len(f.slots) && i < maxSlots; i++ {
+			f.category[i] = false
+		}
+		f.nodes, f.slots, f.leaves, f.sets = f.nodes[:nodes], f.slots[:slots], f.leaves[:leaves], f.sets[:sets]
 		if f.slotOf != nil {
 			f.slotOf = f.slotOf[:nodes]
 		}
-		return flatTree{output: int32(t.Output), kind: walked}
+		return walkedAsItIs(t)
 	}
 	if len(t.Linear) > 0 || len(t.Nodes) > maxNodes-len(f.nodes) || uint64(len(t.Nodes)*e.Outputs+len(f.leaves)) > math.MaxUint32 {
 		return giveUp()
@@ -167,6 +209,10 @@ func (f *forest[K]) add(e *Ensemble, t *Tree, known map[slot]uint32) flatTree {
 			continue
 		}
 		threshold, s, ok := lower[K](n)
+		if n.Kind == InSet && f.slotOf == nil {
+			threshold, s, ok = K(len(f.sets)), slot{n.Feature, categoryView(t, n)}, f.addSet(t, n)
+			out.mixed = true
+		}
 		if !ok {
 			return giveUp()
 		}
@@ -178,6 +224,9 @@ func (f *forest[K]) add(e *Ensemble, t *Tree, known map[slot]uint32) flatTree {
 			index = uint32(len(f.slots))
 			known[s] = index
 			f.slots = append(f.slots, s)
+			if n.Kind == InSet {
+				f.category[index] = true
+			}
 		}
 		left := uint32(len(f.nodes))
 		f.grow(2)
@@ -202,6 +251,32 @@ func (f *forest[K]) grow(n int) {
 			f.slotOf = append(f.slotOf, 0)
 		}
 	}
+}
+
+// categoryView is the view of a split by category.
+func categoryView(t *Tree, n *Node) view {
+	v := categoryRight
+	if n.MissingLeft {
+		v = categoryLeft
+	}
+	if t.Sets[n.Set].FromZero {
+		v += categoryZeroLeft - categoryLeft
+	}
+	return v
+}
+
+// addSet adds the set of a split, and reports whether it can be.
+func (f *forest[K]) addSet(t *Tree, n *Node) bool {
+	set := &t.Sets[n.Set]
+	if set.Words != nil || n.Missing != NaNMissing || len(f.sets) == math.MaxInt32 {
+		return false
+	}
+	s := flatSet{bits: set.Bits}
+	if n.SetRight {
+		s.right = 1
+	}
+	f.sets = append(f.sets, s)
+	return true
 }
 
 // lower expresses a split as view ≤ threshold.
@@ -271,6 +346,8 @@ func (f *forest[K]) margins(e *Ensemble, rows []float64, n int, out []float64, v
 		for b := range blocks {
 			first := b * lanes
 			switch x := views[b*stride:]; {
+			case t.mixed:
+				f.walkMixed(uint(t.root), t.depth, (*[maxSlots * lanes]K)(x), &leaf)
 			case f.slotOf != nil:
 				walkWide(f.nodes, f.slotOf, uint(t.root), x, &leaf)
 			case t.depth <= shallow:
@@ -307,6 +384,9 @@ func (f *forest[K]) fill(e *Ensemble, rows []float64, first int, views []K) {
 
 // look is the view of an input.
 func look[K key](e *Ensemble, v view, x float64) K {
+	if v >= categoryLeft {
+		return K(lookCategory(e, v, x))
+	}
 	if x != x {
 		return absent[K](v)
 	}
@@ -319,13 +399,27 @@ func look[K key](e *Ensemble, v view, x float64) K {
 	return keyOf[K](x)
 }
 
+// lookCategory is the category that an input is, as Set.Has understands it.
+func lookCategory(e *Ensemble, v view, x float64) int32 {
+	if x = e.input(x); x != x {
+		if v == categoryLeft || v == categoryZeroLeft {
+			return goesLeft
+		}
+		return goesRight
+	}
+	if x < 1<<31 && (x >= 0 || x > -1 && v >= categoryZeroLeft) {
+		return int32(x)
+	}
+	return notListed
+}
+
 func absent[K key](v view) K {
 	switch v {
 	case missingLeft, zeroLeft:
 		return keyOf[K](math.Inf(-1))
 	case missingRight, zeroRight:
 		return keyOf[K](math.Inf(1))
-	case nanIsZero:
+	case nanIsZero, categoryLeft, categoryRight, categoryZeroLeft, categoryZeroRight:
 	}
 	return 0
 }
@@ -401,6 +495,31 @@ func walkDeep[K key](nodes []node[K], root uint, x *[maxSlots * lanes]K, leaf *[
 	}
 }
 
+// walkMixed does the same in a tree with splits by category.
+func (f *forest[K]) walkMixed(root uint, depth int32, x *[maxSlots * lanes]K, leaf *[lanes]uint32) {
+	at := [lanes]uint{root, root, root, root, root, root, root, root}
+	for ; depth > 0; depth-- {
+		splits := uint32(0)
+		for lane := range at {
+			n := f.nodes[at[lane]]
+			s := uint8(n.next)
+			splits |= uint32(s)
+			v := x[int(s)*lanes+lane]
+			if f.category[s] {
+				at[lane] = uint(n.next>>8) + f.sets[n.threshold].side(int(v))
+			} else {
+				at[lane] = step(v, n)
+			}
+		}
+		if splits == 0 {
+			break
+		}
+	}
+	for lane, i := range at {
+		leaf[lane] = uint32(f.nodes[i].threshold)
+	}
+}
+
 // walkWide does the same where nodes do not name their slots.
 func walkWide[K key](nodes []node[K], slotOf []uint16, root uint, x []K, leaf *[lanes]uint32) {
 	at := [lanes]uint{root, root, root, root, root, root, root, root}
@@ -470,13 +589,16 @@ func (f *forest[K]) one(e *Ensemble, row, out []float64, views []K) {
 		some := f.trees[i:min(i+lanes, len(f.trees))]
 		depth := int32(0)
 		for k := range some {
-			if some[k].kind == walked {
+			if some[k].kind == walked || some[k].mixed {
 				some = some[:k]
 				break
 			}
 			depth = max(depth, some[k].depth)
 		}
 		switch {
+		case len(some) == 0 && f.trees[i].mixed:
+			some = f.trees[i : i+1]
+			leaf[0] = f.walkOneMixed(uint(some[0].root), x)
 		case len(some) == 0:
 			e.walk(&e.Trees[i], row, out)
 			i++
@@ -552,4 +674,17 @@ func (f *forest[K]) walkOneWide(root uint, views []K) uint32 {
 		at = step(views[f.slotOf[at]], f.nodes[at])
 	}
 	return uint32(f.nodes[at].threshold)
+}
+
+func (f *forest[K]) walkOneMixed(root uint, x *[maxSlots]K) uint32 {
+	n := f.nodes[root]
+	for uint8(n.next) != 0 {
+		s := uint8(n.next)
+		if f.category[s] {
+			n = f.nodes[uint(n.next>>8)+f.sets[n.threshold].side(int(x[s]))]
+		} else {
+			n = f.nodes[step(x[s], n)]
+		}
+	}
+	return uint32(n.threshold)
 }
