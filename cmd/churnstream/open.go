@@ -183,7 +183,7 @@ func openRows(s streams, path, format string, known ...string) (rows io.ReadClos
 	case format != "":
 		err = fmt.Errorf("--format: %q is none of %s", format, strings.Join(known, ", "))
 	case path == "-":
-		err = fmt.Errorf("--format: say what standard input holds, one of %s; or name a file by --input", strings.Join(known, ", "))
+		err = fmt.Errorf("--format: say what standard input holds, %s; or name a file by --input", strings.Join(known, " or "))
 	default:
 		err = fmt.Errorf("--format: the name of %s does not end with .%s; say which of them it is", path, strings.Join(known, " or ."))
 	}

@@ -84,7 +84,7 @@ func TestMessagesOfWrongUsageSayWhatIsWanted(t *testing.T) {
 		"two directories":                     {[]string{"model", "inspect", "a", "b"}, []string{"one argument", `"b"`}},
 		"input that is missing":               {[]string{"model", "score", "-m", "m", "-i", filepath.Join(dir, "absent")}, []string{"absent", "no such file"}},
 		"input that is a directory":           {[]string{"model", "score", "-m", "m", "-i", dir}, []string{"is a directory"}},
-		"standard input without a format":     {[]string{"model", "score", "-m", "m"}, []string{"standard input", "csv or jsonl"}},
+		"standard input without a format":     {[]string{"model", "score", "-m", "m"}, []string{"standard input", "csv or jsonl or"}},
 		"a rate out of range":                 {[]string{"demo", "--rate", "1e300"}, []string{"1e+300", "up to 10000000"}},
 		"all that is wrong":                   {[]string{"bench", "--rate", "nan", "--reasons", "-1", "--delivery", "x"}, []string{"--rate", "--reasons", "--delivery"}},
 	} {
