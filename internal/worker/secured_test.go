@@ -156,6 +156,15 @@ func (s *secured) environment(listener int, security config.Security) *environme
 	e := newEnvironment(s.t, testkit.Brokers(s.t), partitions{events: 2, scores: 1, states: 1})
 	e.cfg.Brokers, e.cfg.Security = s.at(listener), security
 	e.cfg.Drift.EvaluateEvery = config.Duration(200 * time.Millisecond)
+	// A broker that has just begun has no coordinators yet; the first question makes them.
+	testkit.Eventually(s.t, patience, func() bool {
+		request := kmsg.NewPtrOffsetFetchRequest()
+		group := kmsg.NewOffsetFetchRequestGroup()
+		group.Group = e.cfg.Group.ID
+		request.Groups = append(request.Groups, group)
+		response, err := request.RequestWith(s.t.Context(), e.client)
+		return err == nil && len(response.Groups) == 1 && response.Groups[0].ErrorCode == 0
+	}, "the group has a coordinator")
 	return e
 }
 
