@@ -10,10 +10,11 @@ import re
 import shutil
 import tempfile
 import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Iterable, Mapping, Sequence, Union
+from typing import Any, Union
 
 import numpy as np
 import pandas as pd
@@ -355,7 +356,7 @@ def _specified(inputs: Inputs) -> list[Input] | None:
     out = []
     if isinstance(inputs, Mapping):
         for name, given in inputs.items():
-            fields = {"kind": given} if given is None or isinstance(given, str) else dict(given)
+            fields: dict[str, Any] = {"kind": given} if given is None or isinstance(given, str) else dict(given)
             out.append(Input(name=str(name), **fields))
         return out
     for given in inputs:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Callable, Sequence
+from typing import Any, Callable
 
 import numpy as np
 import sklearn
@@ -82,8 +83,8 @@ def _require(program: Program, est: Any, columns: Sequence[Column]) -> None:
 
 
 def _means(rows: Any) -> list[float]:
-    if hasattr(rows, "toarray"):
-        rows = rows.toarray()
+    if hasattr(rows, "toarray"):  # a sparse matrix
+        return floats(np.asarray(rows.mean(axis=0)))
     return floats(np.asarray(rows, dtype=np.float64).mean(axis=0))
 
 
@@ -263,9 +264,9 @@ def _nodes(tree: Any) -> dict[str, Any]:
     left, right = tree.children_left, tree.children_right
     leaf = left < 0
     out = {
-        "left": [int(x) for x in left],
-        "right": [int(x) for x in right],
-        "column": [0 if is_leaf else int(x) for x, is_leaf in zip(tree.feature, leaf)],
+        "left": left.tolist(),
+        "right": right.tolist(),
+        "column": np.where(leaf, 0, tree.feature).tolist(),
         # An infinite threshold parts what is missing from what is not; no number is above the largest one.
         "threshold": floats(np.clip(np.where(leaf, 0.0, tree.threshold), -_LARGEST, _LARGEST)),
         "cover": floats(tree.weighted_n_node_samples),
@@ -404,9 +405,9 @@ def _hist_tree(predictor: Any, output: int) -> dict[str, Any]:
     threshold = np.clip(threshold, -_LARGEST, _LARGEST)
     tree: dict[str, Any] = {
         "output": output,
-        "left": [-1 if is_leaf else int(x) for x, is_leaf in zip(nodes["left"], leaf)],
-        "right": [-1 if is_leaf else int(x) for x, is_leaf in zip(nodes["right"], leaf)],
-        "column": [0 if is_leaf else int(x) for x, is_leaf in zip(nodes["feature_idx"], leaf)],
+        "left": np.where(leaf, -1, nodes["left"].astype(np.int64)).tolist(),
+        "right": np.where(leaf, -1, nodes["right"].astype(np.int64)).tolist(),
+        "column": np.where(leaf, 0, nodes["feature_idx"].astype(np.int64)).tolist(),
         "threshold": floats(threshold),
         "values": floats(np.where(leaf, nodes["value"], 0.0)),
         "cover": floats(nodes["count"]),

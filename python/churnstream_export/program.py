@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -95,10 +96,11 @@ class Program:
 
 def floats(values: Any) -> list[float]:
     """Finite numbers as a list that JSON keeps to the bit."""
-    out = [float(x) for x in np.asarray(values, dtype=np.float64).ravel()]
-    for x in out:
-        if not math.isfinite(x):
-            raise ExportError(f"a parameter of the pipeline is {x}")
+    array = np.asarray(values, dtype=np.float64).ravel()
+    odd = array[~np.isfinite(array)]
+    if len(odd):
+        raise ExportError(f"a parameter of the pipeline is {odd[0]}")
+    out: list[float] = array.tolist()
     return out
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from typing import Any, Callable, Sequence
+from collections.abc import Sequence
+from typing import Any, Callable
 
 import numpy as np
 import pandas as pd
@@ -274,7 +275,7 @@ def _one_hot(program: Program, step: Any, columns: Sequence[Column], kinds: Kind
         window = slice(int(starts[i]), int(starts[i + 1]))
         known, missing, unknown = _answers(step, encoded, i)
         table = [] if known is None else [_hot(row[window]) for row in known]
-        codes = []
+        codes: list[int | None] = []
         for answer in (missing, unknown):
             if answer is None:
                 codes.append(None)
@@ -318,7 +319,7 @@ def _looked_up(
         for k in range(per_column):
             at = i * per_column + k if by_feature else i
             table = [] if known is None else [float(row[at]) for row in known]
-            codes = []
+            codes: list[int | None] = []
             for answer in (missing, unknown):
                 if answer is None:
                     codes.append(None)
@@ -334,8 +335,8 @@ def _looked_up(
             results.append(gaps(table))
             names.append(f"{how}({e.column.name})" if per_column == 1 else f"{how}({e.column.name}, {k})")
     made = program.add("lookup", read, names, {"encodings": encodings, "results": results})
-    for column, table in zip(made, results):
-        if None not in table:
+    for column, looked_up in zip(made, results):
+        if None not in looked_up:
             program.sound([column])
         else:
             program.checked.setdefault(column.name, set()).update(("finite", "single"))
