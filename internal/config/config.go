@@ -203,6 +203,7 @@ type Drift struct {
 	RelevantPSI      float64  `yaml:"relevant_psi"`        // a smaller true shift is no alarm
 	FalseAlarmsAYear float64  `yaml:"false_alarms_a_year"` // of a model, over all that is asked
 	ClearHold        int      `yaml:"clear_hold"`          // calm evaluations in a row before an alarm is cleared
+	Webhook          string   `yaml:"webhook"`             // address that every alert is posted to as JSON; empty: none
 }
 
 // Admin is the HTTP listener for metrics and probes.

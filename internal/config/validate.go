@@ -209,6 +209,10 @@ func (c *Config) checkDrift(k *checker) {
 	k.check(d.Bucket >= Duration(time.Second) && d.Bucket <= Duration(time.Hour) && d.Bucket%Duration(time.Second) == 0, "drift.bucket", "%v must be whole seconds from 1s to 1h, for example 1m", d.Bucket.Std())
 	k.between("drift.evaluate_every", d.EvaluateEvery, Duration(100*time.Millisecond), Duration(24*time.Hour))
 	k.check(d.ClearHold >= 1 && d.ClearHold <= 1000, "drift.clear_hold", "%d is outside 1 to 1000", d.ClearHold)
+	if d.Webhook != "" {
+		at, err := url.Parse(d.Webhook)
+		k.check(err == nil && (at.Scheme == "http" || at.Scheme == "https") && at.Host != "", "drift.webhook", "it is no http or https address, for example https://alerts.example.com/churn")
+	}
 	k.check(d.FalseAlarmsAYear >= 0.001 && d.FalseAlarmsAYear <= 1000, "drift.false_alarms_a_year", "%v is outside 0.001 to 1000, for example 1", d.FalseAlarmsAYear)
 	k.check(d.RelevantPSI > 0 && d.RelevantPSI < 10, "drift.relevant_psi", "%v must be above 0 and below 10, for example 0.1", d.RelevantPSI)
 }

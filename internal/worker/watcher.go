@@ -144,6 +144,11 @@ func (w *watcher) publish(ctx context.Context, publisher producer.Publisher, ale
 	for i := range alerts {
 		a := &alerts[i]
 		w.log.Warn().Str("state", a.State).Str("feature", a.Feature).Float64("psi", a.PSI).Float64("evidence_nats", a.Evidence).Int64("events", a.Events).Msg(a.Message)
+		if address := w.worker.cfg.Drift.Webhook; address != "" {
+			if err := post(ctx, address, a); err != nil {
+				w.log.Error().Err(err).Str("feature", a.Feature).Msg("the alert is in its topic, but the webhook does not know")
+			}
+		}
 	}
 	return nil
 }
