@@ -4,7 +4,7 @@ import "math"
 
 // ONNX Runtime computes exp and the logistic function by polynomials, and products of matrices with
 // fused multiplications, 128 columns at a time. To come within a unit of the last place of its
-// results, the same is done here; the constants are those of onnxruntime/core/mlas/lib (MIT).
+// results, the same is done here; the constants are those of onnxruntime/core/mlas/lib (MIT) and of Cephes.
 
 // fused is x·y + z as float32, rounded once.
 func fused(x, y, z float32) float32 { return float32(float64(x)*float64(y) + float64(z)) }
@@ -98,4 +98,28 @@ func dot64(a, b []float64, stride int, c float64) float64 {
 		sum = math.FMA(x, b[i*stride], sum)
 	}
 	return c + sum
+}
+
+// logarithm is plog of Eigen, which took it from Cephes.
+func logarithm(x float32) float32 {
+	if !(x > 0) || math.IsInf(float64(x), 0) {
+		return float32(math.Log(float64(x)))
+	}
+	fraction, exponent := math.Frexp(max(float64(x), 0x1p-126))
+	e := float32(exponent)
+	if x = float32(fraction); x < 0.707106781186547524 {
+		e--
+		x = x - 1 + x
+	} else {
+		x--
+	}
+	square := x * x
+	cube := square * x
+	y := fused(fused(7.0376836292e-2, x, -1.1514610310e-1), x, 1.1676998740e-1)
+	y1 := fused(fused(-1.2420140846e-1, x, 1.4249322787e-1), x, -1.6668057665e-1)
+	y2 := fused(fused(2.0000714765e-1, x, -2.4999993993e-1), x, 3.3333331174e-1)
+	y = fused(fused(y, cube, y1), cube, y2) * cube
+	y = fused(-0.5, square, y)
+	x += y
+	return fused(e, 0.693147180559945, x)
 }

@@ -265,7 +265,12 @@ func addElementwise(o map[string]maker) {
 	o[":Neg"] = unary(isNumber, negative)
 	o[":Abs"] = unary(isNumber, func(_ dtype, x float64) float64 { return math.Abs(x) })
 	o[":Sqrt"] = unary(isFloat, func(_ dtype, x float64) float64 { return math.Sqrt(x) })
-	o[":Log"] = unary(isFloat, func(_ dtype, x float64) float64 { return math.Log(x) })
+	o[":Log"] = unary(isFloat, func(t dtype, x float64) float64 {
+		if t == float32s {
+			return float64(logarithm(float32(x)))
+		}
+		return math.Log(x)
+	})
 	o[":Floor"] = unary(isFloat, func(_ dtype, x float64) float64 { return math.Floor(x) })
 	o[":Ceil"] = unary(isFloat, func(_ dtype, x float64) float64 { return math.Ceil(x) })
 	o[":Reciprocal"] = unary(isFloat, func(_ dtype, x float64) float64 { return 1 / x })
