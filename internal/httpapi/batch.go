@@ -67,6 +67,7 @@ func (s *Server) registerBatch(in inputSchemas) {
 				}
 			}), nil
 		})
+	s.api.OpenAPI().Components.Schemas.Map()["BatchRow"].Required = []string{"row"} // the rest depends on whether it failed
 	s.documentBody("/v1/predict:batch", map[string]*huma.MediaType{
 		typeJSON:   {Schema: rows, Example: []any{in.example}},
 		typeNDJSON: {Schema: &huma.Schema{Type: huma.TypeString, Description: "An object a line, each as a body of /v1/predict"}},

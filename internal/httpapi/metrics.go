@@ -15,7 +15,8 @@ type metrics struct {
 	seconds     *prometheus.HistogramVec // route
 	inFlight    prometheus.Gauge
 	refused     *prometheus.CounterVec // reason
-	predictions *prometheus.CounterVec // decision, of
+	churn       prometheus.Counter     // predictions
+	retain      prometheus.Counter     // likewise
 	missing     *prometheus.CounterVec // input
 	unseen      *prometheus.CounterVec // input
 	cacheHits   prometheus.Counter
@@ -47,7 +48,6 @@ func newMetrics(reg prometheus.Registerer, model *scoring.Model) *metrics {
 		requests:    counters("requests_total", "Answered requests.", "route", "method", "code"),
 		inFlight:    gauge("requests_in_flight", "Requests under way; streams are not counted."),
 		refused:     counters("refused_total", "Requests refused before their work: shed (no place), rate, unauthenticated, forbidden.", "reason"),
-		predictions: counters("predictions_total", "Rows scored by requests.", "decision"),
 		missing:     counters("missing_total", "Predicted rows without a value of an input.", "input"),
 		unseen:      counters("unseen_total", "Predicted rows with a category of an input that the training data did not have.", "input"),
 		cacheHits:   counter("cache_hits_total", "Single predictions answered from the cache."),
@@ -65,6 +65,8 @@ func newMetrics(reg prometheus.Registerer, model *scoring.Model) *metrics {
 		}, []string{"route"}),
 	}
 	reg.MustRegister(m.seconds)
+	predictions := counters("predictions_total", "Rows scored by requests.", "decision")
+	m.churn, m.retain = predictions.WithLabelValues(string(Churn)), predictions.WithLabelValues(string(Retain))
 	for _, in := range model.Contract().Inputs {
 		m.missing.WithLabelValues(in.Name)
 		m.unseen.WithLabelValues(in.Name)
@@ -78,11 +80,11 @@ func (m *metrics) answered(route, method string, code int, took time.Duration) {
 }
 
 func (m *metrics) predicted(churn bool, missing, unseen []string) {
-	decision := Retain
 	if churn {
-		decision = Churn
+		m.churn.Inc()
+	} else {
+		m.retain.Inc()
 	}
-	m.predictions.WithLabelValues(string(decision)).Inc()
 	for _, input := range missing {
 		m.missing.WithLabelValues(input).Inc()
 	}
