@@ -84,3 +84,36 @@ func newPopulation(t require.TestingT, profile *Profile) *Population {
 	require.NoError(t, err)
 	return p
 }
+
+// 100 partitions, 100 inputs of twelve places and more, every ring filled.
+func BenchmarkEvaluateHundredInputs(b *testing.B) {
+	var contract schemas.Contract
+	for i := range 100 {
+		contract.Inputs = append(contract.Inputs, schemas.Input{Name: fmt.Sprintf("n%d", i), Kind: schemas.Number, Nullable: true})
+	}
+	rows, probabilities := customers(contract, 5000, 7)
+	profile, err := BuildProfile(contract, Reference{Rows: rows, Probabilities: probabilities}, DefaultProfileConfig())
+	require.NoError(b, err)
+	a, err := NewAccumulator(profile, contract, minutes, source, nil)
+	require.NoError(b, err)
+	for i := range int64(7 * 24 * 20) { // a week, an event in three minutes
+		numbers, categories := rows.Row(int(i % 5000))
+		a.Observe(i, hour+i*3*minute, fmt.Appendf(nil, "%d", i), numbers, categories, probabilities[i%5000])
+		if i%20 == 0 {
+			a.Commit()
+		}
+	}
+	a.Commit()
+	population := newPopulation(b, profile)
+	for partition := range int32(100) {
+		require.NoError(b, a.Committed(func(_ []byte, state *schemas.DriftState) error {
+			state.Partition = partition
+			return population.Apply(state)
+		}))
+	}
+	watermark, _ := population.Watermark()
+	b.ReportAllocs()
+	for b.Loop() {
+		population.Evaluate(watermark-1, nil)
+	}
+}
