@@ -279,6 +279,38 @@ func cmpFloat(a, b float64) int {
 	return 1
 }
 
+func TestReasonsGoToTheRowsThatAreToHaveThem(t *testing.T) {
+	m, rows := mixedModel(t, 6, 3)
+	var all, above, asked, again scoring.Results
+	m.NewScorer(scoring.ScorerConfig{Reasons: 2}).Score(rows, &all)
+	m.NewScorer(scoring.ScorerConfig{Reasons: 2, ReasonsFrom: 0.5}).Score(rows, &above)
+	scorer := m.NewScorer(scoring.ScorerConfig{Reasons: 2, ReasonsOnRequest: true})
+	for row := range rows.Len() - 1 { // nothing is said of the last
+		scorer.Request(row, row%3 == 0)
+	}
+	scorer.Score(rows, &asked)
+	scorer.Score(rows, &again)
+	with := 0
+	for row := range rows.Len() {
+		want := all.Reasons(row)
+		if got := above.Reasons(row); all.Probability[row] >= 0.5 && !slices.Equal(got, want) || all.Probability[row] < 0.5 && len(got) > 0 {
+			t.Errorf("row %d of probability %v: reasons %v", row, all.Probability[row], got)
+		}
+		if len(above.Reasons(row)) > 0 {
+			with++
+		}
+		if got := asked.Reasons(row); row%3 == 0 && row < rows.Len()-1 && !slices.Equal(got, want) || (row%3 > 0 || row == rows.Len()-1) && len(got) > 0 {
+			t.Errorf("row %d: reasons %v", row, got)
+		}
+		if got := again.Reasons(row); len(got) > 0 {
+			t.Errorf("row %d has reasons that a batch before asked for: %v", row, got)
+		}
+	}
+	if with == 0 || with == rows.Len() {
+		t.Errorf("%d of %d rows are above the border: the test shows nothing", with, rows.Len())
+	}
+}
+
 func TestScoreDoesNotAllocate(t *testing.T) {
 	m, rows := mixedModel(t, 12, 8)
 	scorer := m.NewScorer(scoring.ScorerConfig{Reasons: 3, Contributions: true})

@@ -16,6 +16,7 @@ const reasonsHeader = "churnstream.reasons"
 func reasonsOf(cfg config.Reasons) scoring.ScorerConfig {
 	out := scoring.ScorerConfig{Reasons: cfg.Top}
 	switch cfg.When {
+	case config.ReasonsAlways:
 	case config.ReasonsAbove:
 		out.ReasonsFrom = cfg.From
 	case config.ReasonsOnRequest:
