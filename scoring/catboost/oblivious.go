@@ -50,6 +50,8 @@ type oblivious struct {
 	trees  []compiledTree
 	leaves []float64
 
+	lookup *lookup // nil: tree by tree
+
 	attribution attribution
 	expectation []float64
 	opaque      error
@@ -109,6 +111,7 @@ func (d *document) compileOblivious(in *inputs) (*oblivious, error) {
 	}
 	e.attribution = in.attribution()
 	e.expect()
+	e.lookup = newLookup(e)
 	return e, nil
 }
 
@@ -139,14 +142,24 @@ func (e *oblivious) Outputs() int { return e.out.dims }
 // Margins computes the raw values of n rows. A row with a category's number that no
 // text has gets NaN.
 func (e *oblivious) Margins(rows []float64, n int, out []float64, s *trees.Scratch) {
-	columns := s.Columns(e.in.columns())
+	width := e.in.columns()
+	columns := s.Columns(2 * width)
+	columns, places := columns[:width], columns[width:]
+	if e.lookup != nil {
+		places = places[:len(e.lookup.columns)]
+	}
 	for i := range n {
 		to := out[i*e.out.dims : (i+1)*e.out.dims]
 		if !e.in.read(rows[i*e.in.width:(i+1)*e.in.width], columns) {
 			fill(to, math.NaN())
 			continue
 		}
-		e.sum(columns, to)
+		if e.lookup != nil {
+			e.lookup.find(columns, places)
+			e.lookup.sum(e.leaves, places, to)
+		} else {
+			e.sum(columns, to)
+		}
 		e.out.finish(to)
 	}
 }
