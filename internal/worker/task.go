@@ -124,13 +124,13 @@ func (t *task) own(fetch, work context.Context) (progressed bool, err error) {
 	if err := t.succeed(fetch); err != nil {
 		return false, err
 	}
-	t.phase.start("the committed offset, which a transaction that a former owner left open holds back until it ends", began)
+	t.phase.start("the committed offset, which a transaction that a former owner left open holds back until it ends"+neverEnds, began)
 	offsets, err := consumer.CommittedOffsets(fetch, t.worker.client, t.worker.cfg.Group.ID, t.worker.membership.Identity(), []consumer.TopicPartition{t.source})
 	if err != nil {
 		return false, err
 	}
 	if t.worker.cfg.Drift.Enabled {
-		t.phase.start("the drift state, which an open transaction in its topic holds back until it ends", began)
+		t.phase.start("the drift state, which an open transaction in its topic holds back until it ends"+neverEnds, began)
 		if t.counts, err = t.worker.newCounts(fetch, t.source); err != nil {
 			return false, err
 		}
@@ -157,6 +157,9 @@ func (t *task) own(fetch, work context.Context) (progressed bool, err error) {
 		}
 	}
 }
+
+// neverEnds is for a transaction of which the brokers have lost a marker: nobody but an operator ends it (KAFKA-20734).
+const neverEnds = "; if it outlasts every transaction timeout, kafka-transactions.sh find-hanging names it and abort ends it"
 
 // batches are where events come from: a *consumer.Partition.
 type batches interface {

@@ -121,6 +121,7 @@ func (c *tapped) requests() {
 
 func (c *tapped) answers() {
 	defer c.close()
+	defer c.putBack()
 	for {
 		frame, err := readFrame(c.broker)
 		if err != nil {
@@ -151,6 +152,18 @@ func (c *tapped) answers() {
 			return
 		}
 	}
+}
+
+// putBack keeps the faults for the repetition of requests that the worker gave up before their answer came.
+func (c *tapped) putBack() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.tap.mu.Lock()
+	defer c.tap.mu.Unlock()
+	for _, e := range c.expected {
+		c.tap.faults = append(c.tap.faults, e.fault)
+	}
+	clear(c.expected)
 }
 
 // answer lets the fault happen. It says whether the connection goes on.

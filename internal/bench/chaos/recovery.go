@@ -153,7 +153,7 @@ func (r *round) measure(ctx context.Context, times int) error {
 	g.Go(func() error { r.feeder.run(background); return nil })
 	g.Go(func() error { return r.probe(background, probe) })
 	g.Go(func() error { return r.follow(background, probe, seen) })
-	err := until(ctx, time.Minute, "scores of every partition and the probe are seen", func() bool {
+	err := until(ctx, catchUpLimit, "scores of every partition and the probe are seen", func() bool {
 		seen.mu.Lock()
 		defer seen.mu.Unlock()
 		return len(seen.last) == 2*r.settings.partitions
