@@ -65,7 +65,7 @@ reference rows that every load reproduces. The file itself is kept as it is.`,
 	cmd.Flags().StringVar(&cfg.Label.Definition, "label", "", "what the model was trained to predict, in words")
 	cmd.Flags().StringVar(&cfg.Label.Horizon, "horizon", "", "how far that looks ahead, for example 30d")
 	cmd.Flags().Float64Var(&cfg.Threshold, "threshold", 0.5, "least probability that decides for churn")
-	cmd.Flags().IntVar(&cfg.Positive, "positive", 0, "class that means churn, from 0, of a model with more than two")
+	cmd.Flags().IntVar(&cfg.Positive, "positive", -1, "class that means churn, from 0 (default: the second of two; of more, it must be said)")
 	cmd.Flags().StringVarP(&directory, "output", "o", "model", "directory of the artefact; it must be empty or absent")
 	cmd.Flags().StringVar(&output, "report", "text", "text or json")
 	return cmd

@@ -27,7 +27,8 @@ type Config struct {
 	CreatedAt time.Time
 	Threshold float64
 	Label     scoring.Label
-	// Positive is the class that means churn, by number, of a model with more than two.
+	// Positive is the class that means churn, by number; below 0 it is the only one of a model with one
+	// probability and the second of two. A model with more has no such default.
 	Positive int
 	Format   modelscore.Format // of the rows
 }
@@ -44,10 +45,15 @@ func Import(model []byte, rows io.Reader, cfg Config) (*scoring.Artefact, error)
 		return nil, err
 	}
 	outputs := m.Engine.Outputs()
+	if cfg.Positive < 0 && outputs <= 2 {
+		cfg.Positive = outputs - 1
+	}
 	switch {
 	case !m.Link.Probability():
 		return nil, fmt.Errorf("objective %q makes no probability: only a model of churn can be an artefact; model score takes others, too", m.Objective)
-	case cfg.Positive < 0 || cfg.Positive >= max(outputs, 1):
+	case cfg.Positive < 0:
+		return nil, fmt.Errorf("the model has %d classes: say which of them means churn, from 0 (--positive)", outputs)
+	case cfg.Positive >= outputs:
 		return nil, fmt.Errorf("positive: class %d of %d", cfg.Positive, outputs)
 	}
 	t, err := modelscore.ReadTable(m, rows, cfg.Format)

@@ -23,7 +23,8 @@ import (
 func config() modelimport.Config {
 	return modelimport.Config{
 		Name: "imported", Version: "1.0.0", CreatedAt: time.Unix(1, 0), Threshold: 0.5, Format: modelscore.CSV,
-		Label: scoring.Label{Definition: "the customer left", Horizon: "30d"},
+		Positive: -1,
+		Label:    scoring.Label{Definition: "the customer left", Horizon: "30d"},
 	}
 }
 
@@ -94,7 +95,9 @@ func TestImportedModelsScoreAsTheirFiles(t *testing.T) {
 			}
 			rows := rowsOf(t, g, m.Name)
 			cfg := config()
-			cfg.Positive = c.positive
+			if c.positive > 0 {
+				cfg.Positive = c.positive
+			}
 			a, err := modelimport.Import(g.File, strings.NewReader(rows), cfg)
 			if err != nil {
 				t.Fatal(err)
@@ -151,6 +154,9 @@ func compare(t *testing.T, byArtefact, byFile *bytes.Buffer, positive int) {
 		if probability == nil {
 			probability = of(want.Probabilities)
 		}
+		if got.Probability == nil {
+			got.Probability = of(got.Probabilities)
+		}
 		if string(of(got.Margin)) != string(of(want.Margin)) || string(got.Probability) != string(probability) {
 			t.Fatalf("row %d: margin %s and probability %s, of the file %s and %s", n, of(got.Margin), got.Probability, of(want.Margin), probability)
 		}
@@ -158,7 +164,7 @@ func compare(t *testing.T, byArtefact, byFile *bytes.Buffer, positive int) {
 		if want.Contributions == nil {
 			continue
 		}
-		if err := json.Unmarshal(got.Contributions, &gotParts); err != nil {
+		if err := json.Unmarshal(of(got.Contributions), &gotParts); err != nil {
 			t.Fatal(err)
 		}
 		if err := json.Unmarshal(of(want.Contributions), &wantParts); err != nil {
@@ -183,6 +189,7 @@ func TestImportRefuses(t *testing.T) {
 		}
 		return g
 	}
+	classes := load("xgboost-3.4.1-softprob")
 	regression, logistic := load("xgboost-3.4.1-squarederror"), load("xgboost-3.4.1-logistic")
 	header := "f0,f1,f2,f3,f4,f5,f6,f7\n"
 	for _, c := range []struct {
@@ -195,6 +202,7 @@ func TestImportRefuses(t *testing.T) {
 		{"no rows", "there are no rows", logistic.File, header, nil},
 		{"columns that are absent", "header line: 1 of the model's 8 inputs", logistic.File, "f0,f1,f2,f3,f4,f5,f6\n", nil},
 		{"a class that is not there", "positive: class 1 of 1", logistic.File, header, func(c *modelimport.Config) { c.Positive = 1 }},
+		{"three classes and none named", "the model has 3 classes: say which", classes.File, header, nil},
 		{"no model", "neither", []byte("nonsense"), header, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
