@@ -66,9 +66,7 @@ func Import(model []byte, rows io.Reader, cfg Config) (*scoring.Artefact, error)
 	t.Contract.Inputs = withPaths(t.Contract.Inputs)
 	file := fileName(m, model)
 	a := &scoring.Artefact{Models: map[string][]byte{file: model}}
-	if a.Pipeline, err = pipeline(m, file, t.Contract, cfg.Positive); err != nil {
-		return nil, err
-	}
+	a.Pipeline = pipeline(m, file, t.Contract, cfg.Positive)
 	a.Manifest = scoring.Manifest{
 		Name: cfg.Name, Version: cfg.Version, CreatedAt: cfg.CreatedAt.UTC(), Threshold: cfg.Threshold, Label: cfg.Label,
 		Inputs: t.Contract.Inputs,
@@ -132,7 +130,7 @@ func withPaths(inputs []schemas.Input) []schemas.Input {
 }
 
 // pipeline turns categories into the library's codes and then asks the model.
-func pipeline(m *booster.Model, file string, contract schemas.Contract, positive int) (scoring.Pipeline, error) {
+func pipeline(m *booster.Model, file string, contract schemas.Contract, positive int) scoring.Pipeline {
 	taken := make(map[string]bool, len(contract.Inputs))
 	columns := make([]string, len(contract.Inputs))
 	for i, in := range contract.Inputs {
@@ -184,7 +182,7 @@ func pipeline(m *booster.Model, file string, contract schemas.Contract, positive
 		Columns: columns, Outputs: append(append([]string{}, p.Output.Margin...), p.Output.Probability...),
 		Transform: scoring.Booster{File: file},
 	})
-	return p, nil
+	return p
 }
 
 // scores is what a model makes of rows: of its positive class.
