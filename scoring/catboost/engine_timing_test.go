@@ -2,6 +2,7 @@ package catboost
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"testing"
 
@@ -42,6 +43,14 @@ func TestTablesGiveWhatTreesGive(t *testing.T) {
 		for range 500 {
 			for i := range columns {
 				columns[i] = float64(float32(float64(r.IntN(512))/128 - 2))
+				switch r.IntN(40) {
+				case 0:
+					columns[i] = math.Copysign(0, -1)
+				case 1:
+					columns[i] = math.Inf(-1)
+				case 2:
+					columns[i] = math.Inf(1)
+				}
 			}
 			e.sum(columns, want)
 			l.find(columns, places)

@@ -18,9 +18,9 @@ type lookup struct {
 
 type lookupColumn struct {
 	column  int32
-	equal   bool      // a category: bin 0 is any other value, bin k the value k-1
-	borders []float64 // ascending
-	start   int       // of bin 0 in the table
+	equal   bool    // a category: bin 0 is any other value, bin k the value k-1
+	borders []int64 // ascending, as keyOf has them
+	start   int     // of bin 0 in the table
 }
 
 // A piece is the words that are joined at a time; strides are multiples of it.
@@ -74,7 +74,7 @@ func newLookup(e *oblivious) *lookup {
 			l.columns = append(l.columns, lookupColumn{column: q.column, equal: q.equal, start: at})
 		}
 		if c := &l.columns[len(l.columns)-1]; column || q.number != questions[i-1].number {
-			c.borders = append(c.borders, q.number)
+			c.borders = append(c.borders, keyOf(q.number, q.equal))
 			before := l.table[at : at+l.stride]
 			if at += l.stride; !q.equal { // what was greater than a lower border still is
 				copy(l.table[at:at+l.stride], before)
@@ -85,21 +85,33 @@ func newLookup(e *oblivious) *lookup {
 	return l
 }
 
+// keyOf orders the numbers of a column as integers whose differences do not overflow: hashes of 32 bits as
+// they are, else float32 by their bits, where both zeros are one.
+func keyOf(x float64, equal bool) int64 {
+	if equal {
+		return int64(x)
+	}
+	y := float32(x)
+	if y == 0 {
+		y = 0
+	}
+	b := int64(int32(math.Float32bits(y)))
+	return b ^ b>>63&math.MaxInt32
+}
+
 // find writes where in the table the bins of a row are.
 func (l *lookup) find(columns, places []float64) {
 	for i := range l.columns {
 		c := &l.columns[i]
-		x := columns[c.column]
+		x := keyOf(columns[c.column], c.equal)
+		// Without branches, which would be foretold wrong half of the time: the number of borders below x.
 		low, n := 0, len(c.borders)
-		for n > 0 {
+		for n > 1 {
 			half := n >> 1
-			if c.borders[low+half] < x {
-				low += half + 1
-				n -= half + 1
-			} else {
-				n = half
-			}
+			low += half & int((c.borders[low+half-1]-x)>>63)
+			n -= half
 		}
+		low += int(uint64(c.borders[low]-x) >> 63)
 		if c.equal { // low is the value's own place
 			if low < len(c.borders) && c.borders[low] == x {
 				low++
