@@ -35,11 +35,14 @@ func (g *gaps) arrived(what string, at time.Time) {
 	g.last[what] = at
 }
 
-// begin forgets the gaps before now.
+// begin forgets what was before now, also of a gap that still lasts: it has another cause.
 func (g *gaps) begin() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	clear(g.most)
+	for what := range g.last {
+		g.last[what] = time.Now()
+	}
 }
 
 // longest gap since begin of everything whose name begins so; one that still lasts counts.
