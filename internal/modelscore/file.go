@@ -49,7 +49,7 @@ func RunFile(ctx context.Context, m *booster.Model, in io.Reader, out io.Writer,
 			continue
 		}
 		if failed := errors.Join(w.flush(), ctx.Err()); failed != nil {
-			return w.written, fmt.Errorf("score rows: %w", failed)
+			return w.written, fmt.Errorf("score rows: %w", errors.Join(failed, w.out.Flush()))
 		}
 		if errors.Is(err, io.EOF) {
 			err = nil

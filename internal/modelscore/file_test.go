@@ -254,3 +254,20 @@ func TestLinesOfJSONAreScoredByAFile(t *testing.T) {
 		}
 	}
 }
+
+// TestRowsBeforeOneThatCannotBeScoredAreWritten: the linear model of the file takes no missing number.
+func TestRowsBeforeOneThatCannotBeScoredAreWritten(t *testing.T) {
+	cases, err := golden.Load("../../scoring/onnx/testdata", "onnx-skl1.20.0-frame-one-hot-logistic")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := modelfile.Parse(cases[0].File)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := "tenure,plan,visits,charge\n0.5,plus,2,100\n-1,,3,5\n0.5,plus,2,\n"
+	lines, err := scoreFile(t, m, rows, modelscore.Options{Format: modelscore.CSV})
+	if err == nil || !strings.Contains(err.Error(), "row 2 cannot be scored") || len(lines) != 2 {
+		t.Errorf("%d lines and error %v, want 2 and that row 2 cannot be scored", len(lines), err)
+	}
+}

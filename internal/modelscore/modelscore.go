@@ -90,7 +90,7 @@ func Run(ctx context.Context, m *scoring.Model, in io.Reader, out io.Writer, o O
 			continue
 		}
 		if failed := errors.Join(w.flush(), ctx.Err()); failed != nil {
-			return w.written, fmt.Errorf("score rows: %w", failed)
+			return w.written, fmt.Errorf("score rows: %w", errors.Join(failed, w.out.Flush()))
 		}
 		if errors.Is(err, io.EOF) {
 			err = nil
