@@ -114,7 +114,9 @@ func TestAServerThatIsKilledGivesNoIDTwiceAndItsStoreEqualsTheTopic(t *testing.T
 		if err := p.Process.Kill(); err != nil {
 			t.Fatal(err)
 		}
-		<-p.exited
+		if err := <-p.exited; err == nil {
+			t.Error("a killed process ended by itself")
+		}
 		stop()
 		clients.Wait()
 	}

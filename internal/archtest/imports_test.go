@@ -57,6 +57,7 @@ var places = map[string][]string{
 	"internal/testkit":  {"internal/devbroker", "internal/devregistry"},
 	"internal/archtest": {},
 	"deploy":            {},
+	"bench":             {},
 }
 
 // guests says which packages of ours may import a package of others, tests

@@ -44,9 +44,10 @@ func pythonClient(doc *huma.OpenAPI, example map[string]any) ([]byte, error) {
 				Name: strings.ReplaceAll(op.OperationID, "-", "_"), Summary: op.Summary, Method: op.Method, Path: pythonString(path), Body: op.RequestBody != nil,
 			}
 			for _, p := range op.Parameters {
-				if p.In == "path" {
+				switch p.In {
+				case "path":
 					m.Arguments = append(m.Arguments, p.Name)
-				} else if p.In == "query" {
+				case "query":
 					m.Query = append(m.Query, p.Name)
 				}
 			}

@@ -76,7 +76,7 @@ func (s *Server) publishEvents(x *exchange, r *http.Request) {
 
 // eventRecords makes a record of every event in the body. The faults of all of them are named at once.
 func (s *Server) eventRecords(body []byte, lines bool, id int32, x *exchange) (records []producer.Record, refusal *problem) {
-	reader := newRowReader(s.predictor.contract, 1)
+	reader := newRowReader(s.predictor.contract)
 	reader.events = true
 	var faults []*huma.ErrorDetail
 	read := func(text []byte, place string) *problem {

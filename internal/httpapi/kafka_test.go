@@ -110,7 +110,9 @@ func (c *cluster) read(t *testing.T, topic string, fn func(partition int32, r *c
 		t.Error(err)
 	}
 	cancel()
-	<-done
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
 }
 
 func (s *service) waitReady(t *testing.T) {
@@ -184,8 +186,10 @@ func TestPositionAndScoresAreOneWrite(t *testing.T) {
 		if err != nil || offset > 0 && at != offset {
 			t.Fatalf("position %d before offset %d: %v", at, offset, err)
 		}
-		b := &consumer.Batch{TopicPartition: consumer.TopicPartition{Topic: "t", Partition: 1}, Next: offset + 1,
-			Records: []consumer.Record{{Offset: offset, Key: []byte("a"), Value: []byte(fmt.Sprint(offset))}}}
+		b := &consumer.Batch{
+			TopicPartition: consumer.TopicPartition{Topic: "t", Partition: 1}, Next: offset + 1,
+			Records: []consumer.Record{{Offset: offset, Key: []byte("a"), Value: []byte(fmt.Sprint(offset))}},
+		}
 		if err := s.apply(b, body); err != nil {
 			t.Fatal(err)
 		}
@@ -280,7 +284,7 @@ func TestAStreamSendsTheScoresThatAreWanted(t *testing.T) {
 	c := newCluster(t)
 	s := start(t, c.kafka)
 	s.waitReady(t)
-	request, err := http.NewRequestWithContext(t.Context(), "GET", s.url+"/v1/stream?prediction=churn&min_probability=0.8", nil)
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.url+"/v1/stream?prediction=churn&min_probability=0.8", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -289,7 +293,7 @@ func TestAStreamSendsTheScoresThatAreWanted(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer response.Body.Close()
-	if response.StatusCode != 200 || response.Header.Get("Content-Type") != typeEvents {
+	if response.StatusCode != http.StatusOK || response.Header.Get("Content-Type") != typeEvents {
 		t.Fatalf("%d %v", response.StatusCode, response.Header)
 	}
 	c.publish(t, map[string][]float64{"a": {0.1, 0.7, 0.9}})

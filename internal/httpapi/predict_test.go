@@ -267,7 +267,7 @@ func FuzzBody(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		reader := newRowReader(contract, 1)
+		reader := newRowReader(contract)
 		text, err := newJSONText(body)
 		if err == nil {
 			if err = reader.readObject(&text, "body"); err == nil {
@@ -290,7 +290,7 @@ func FuzzBody(f *testing.F) {
 				t.Fatalf("%q: the unknown %q was taken", body, name)
 			}
 		}
-		other := newRowReader(contract, 1)
+		other := newRowReader(contract)
 		if err := contract.ReadJSON(other.rows, values); err != nil {
 			t.Fatalf("%q: %v", body, err)
 		}
@@ -330,7 +330,7 @@ func BenchmarkPredictOne(b *testing.B) {
 func BenchmarkReadBody(b *testing.B) {
 	body := []byte(customerJSON(b, 0))
 	contract := telco(b).Model.Contract()
-	reader := newRowReader(contract, 1)
+	reader := newRowReader(contract)
 	b.Run("reader", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {

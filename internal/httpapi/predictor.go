@@ -94,7 +94,7 @@ func newPredictor(model *scoring.Model, reasons int, c *cache) *predictor {
 func (p *predictor) newBench(e explain) *bench {
 	return &bench{
 		explain: e,
-		reader:  newRowReader(p.contract, 1),
+		reader:  newRowReader(p.contract),
 		scorer:  p.model.NewScorer(scoring.ScorerConfig{Reasons: e.reasons, Contributions: e.contributions}),
 	}
 }

@@ -46,11 +46,11 @@ type rowReader struct {
 	texts   [][]byte
 }
 
-func newRowReader(contract schemas.Contract, capacity int) *rowReader {
+func newRowReader(contract schemas.Contract) *rowReader {
 	r := &rowReader{
 		inputs:  contract.Inputs,
 		columns: make(map[string]int, len(contract.Inputs)),
-		rows:    schemas.NewRows(len(contract.Inputs), capacity),
+		rows:    schemas.NewRows(len(contract.Inputs), 1),
 		seen:    make([]bool, len(contract.Inputs)+2),
 	}
 	for i := range contract.Inputs {

@@ -89,10 +89,12 @@ func shown(in io.Reader, out io.Writer) error {
 		Paths map[string]struct {
 			Post struct {
 				RequestBody struct {
-					Content map[string]struct{ Example json.RawMessage }
-				}
-			}
-		}
+					Content map[string]struct {
+						Example json.RawMessage `json:"example"`
+					} `json:"content"`
+				} `json:"requestBody"`
+			} `json:"post"`
+		} `json:"paths"`
 	}
 	if err := json.NewDecoder(in).Decode(&document); err != nil {
 		return fmt.Errorf("OpenAPI document: %w", err)
@@ -136,26 +138,24 @@ type answer struct {
 
 func (l *load) one(due time.Time) answer {
 	body := l.bodies[int(l.next.Add(1))%len(l.bodies)]
-	status, _ := l.post("/v1/predict", body)
-	return answer{status, time.Since(due)}
+	return answer{l.post("/v1/predict", body), time.Since(due)}
 }
 
-func (l *load) post(path string, body []byte) (status int, size int64) {
+func (l *load) post(path string, body []byte) (status int) {
 	request, err := http.NewRequestWithContext(context.Background(), http.MethodPost, l.base+path, bytes.NewReader(body))
 	if err != nil {
-		return 0, 0
+		return 0
 	}
 	request.Header.Set("Content-Type", "application/json")
 	response, err := l.client.Do(request)
 	if err != nil {
-		return 0, 0
+		return 0
 	}
 	defer response.Body.Close()
-	size, err = io.Copy(io.Discard, response.Body)
-	if err != nil {
-		return 0, size
+	if _, err := io.Copy(io.Discard, response.Body); err != nil {
+		return 0
 	}
-	return response.StatusCode, size
+	return response.StatusCode
 }
 
 // result sums up a measurement.
@@ -258,7 +258,7 @@ func (l *load) batches(rows int, length time.Duration) error {
 	var took []time.Duration
 	for began := time.Now(); time.Since(began) < length; {
 		at := time.Now()
-		if status, _ := l.post("/v1/predict:batch", body); status != http.StatusOK {
+		if status := l.post("/v1/predict:batch", body); status != http.StatusOK {
 			return fmt.Errorf("batch: status %d", status)
 		}
 		took = append(took, time.Since(at))
