@@ -806,6 +806,9 @@ func (t CategoryCode) compile(c *compiler, in []column, out []string) error {
 }
 
 func (t Trees) compile(c *compiler, in []column, out []string) error {
+	if len(t.List) == 0 {
+		return errors.New("trees: none")
+	}
 	ensemble, err := t.ensemble(len(in), len(out))
 	if err != nil {
 		return err
