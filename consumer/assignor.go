@@ -59,9 +59,9 @@ func readSubscription(b []byte) (s subscription, err error) {
 	return s, r.Err()
 }
 
-// appendAssignment encodes ConsumerProtocolAssignment v1, which v0 readers also understand.
-func appendAssignment(dst []byte, partitions []TopicPartition) []byte {
-	w := kafkawire.Writer{B: dst}
+// encodeAssignment encodes ConsumerProtocolAssignment v1, which v0 readers also understand.
+func encodeAssignment(partitions []TopicPartition) []byte {
+	w := kafkawire.Writer{}
 	w.Int16(1)
 	writePartitions(&w, partitions)
 	w.NullableBytes(nil) // user data

@@ -469,7 +469,7 @@ func (m *ClassicMembership) sync(ctx context.Context, plan map[string][]TopicPar
 		w.ArrayLen(len(plan))
 		for member, partitions := range plan {
 			w.String(member)
-			w.Bytes(appendAssignment(nil, partitions))
+			w.Bytes(encodeAssignment(partitions))
 			w.Tags()
 		}
 		w.Tags()

@@ -294,7 +294,7 @@ func FuzzListOffsetsResponse(f *testing.F) {
 
 // FuzzGroupBlobs are what other members of a group, and its leader, send through the coordinator.
 func FuzzGroupBlobs(f *testing.F) {
-	f.Add(appendAssignment(nil, []TopicPartition{{"t", 0}, {"t", 1}, {"u", 3}}))
+	f.Add(encodeAssignment([]TopicPartition{{"t", 0}, {"t", 1}, {"u", 3}}))
 	f.Add(binary.BigEndian.AppendUint32([]byte{0, 3, 0, 0, 0, 1, 0, 1, 't'}, 0xffffffff))
 	f.Fuzz(func(t *testing.T, blob []byte) {
 		checkMemory(t, blob, 200, func() {
@@ -317,7 +317,7 @@ func FuzzGroupResponses(f *testing.F) {
 	}
 	for _, version := range []int16{3, 5} {
 		sync := kmsg.NewPtrSyncGroupResponse()
-		sync.Version, sync.MemberAssignment = version, appendAssignment(nil, []TopicPartition{{"t", 0}, {"u", 2}})
+		sync.Version, sync.MemberAssignment = version, encodeAssignment([]TopicPartition{{"t", 0}, {"u", 2}})
 		f.Add(sync.AppendTo(nil), version)
 	}
 	beat := kmsg.NewPtrConsumerGroupHeartbeatResponse()

@@ -90,7 +90,8 @@ func TestEachFaultOfAFileIsNamedWithKeyAndLineBesideTheOthers(t *testing.T) {
 		"unknown framing and strategy":  {"model: m\nevents: {framing: json}\nregistry: {subject_strategy: x}\n", []string{"events.framing: \"json\"", "registry.subject_strategy: \"x\""}, []string{"events.schemas"}},
 		"two logins and half a pair": {
 			"model: m\nregistry: {username: u, password_file: p, token_file: t, tls: {cert_file: c}}\n",
-			[]string{"registry.token_file: is given beside", "registry.tls.key_file:"}, nil,
+			[]string{"registry.token_file: is given beside", "registry.tls.key_file:"},
+			nil,
 		},
 		"a fault in what is merged in": {"model: m\nfetch: &f {max_wait: x}\nproduce: {<<: *f}\n", []string{"fetch.max_wait:", "unknown key produce.max_wait"}, nil},
 	} {
