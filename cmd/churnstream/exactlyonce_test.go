@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,7 +20,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/churnstream/churnstream/internal/config"
-	"github.com/churnstream/churnstream/internal/devregistry"
 	"github.com/churnstream/churnstream/internal/feed"
 	"github.com/churnstream/churnstream/internal/kafkawire"
 	"github.com/churnstream/churnstream/internal/telco"
@@ -53,13 +51,7 @@ type environment struct {
 
 func newEnvironment(t *testing.T) *environment {
 	t.Helper()
-	registry, err := devregistry.New(devregistry.DefaultConfig())
-	if err != nil {
-		t.Fatal(err)
-	}
-	server := httptest.NewServer(registry.Handler())
-	t.Cleanup(server.Close)
-	e := &environment{brokers: testkit.Brokers(t), registry: server.URL, prefix: testkit.Name(t, "t"), dir: t.TempDir()}
+	e := &environment{brokers: testkit.Brokers(t), registry: testkit.Registry(t), prefix: testkit.Name(t, "t"), dir: t.TempDir()}
 	e.model = filepath.Join(e.dir, "model")
 	code, _, stderr := runCommand(t, "train", "--telco", "--output", e.model)
 	if code != exitDone {

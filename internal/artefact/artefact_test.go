@@ -91,7 +91,7 @@ func TestLoadRefusesAProfileThatIsNotTheModels(t *testing.T) {
 		{"no features", `{"format":1,"events":4,"features":[]}`, "features: 0 of them"},
 		{"a negative count", replaced(`"counts": [`, `"counts": [-1,`), "-1"},
 		{"counts that are null", countless(t, good), "counts"},
-		{"no score", replaced(`"name": "score"`, `"name": "margin"`), `"margin"`},
+		{"no score", replaced(`"name": "score"`, `"name": "margin"`), `none is the number "score"`},
 		{"an input that the model does not have", replaced(`"name": "tenure"`, `"name": "visits"`), `features[0]: the number "visits", the manifest declares the number "tenure"`},
 		{"another kind", replaced(`"kind": "number"`, `"kind": "date"`), `features[0]: the date "tenure"`},
 		{"an input too few", onlyScore(t, good), "0 inputs and the score, the manifest declares 2"},
