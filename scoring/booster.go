@@ -8,7 +8,6 @@ import (
 
 	"github.com/churnstream/churnstream/scoring/booster"
 	"github.com/churnstream/churnstream/scoring/modelfile"
-	"github.com/churnstream/churnstream/scoring/trees"
 )
 
 // Booster writes what a model of XGBoost, LightGBM, CatBoost or ONNX makes of the columns:
@@ -86,19 +85,7 @@ func (t Booster) compile(c *compiler, in []column, out []string) error {
 	c.note("%s %s (%s, %s), %d trees over %d features", t.model.Library, t.model.Version, t.model.Kind, t.model.Objective, t.model.Trees, len(in))
 	margins, predictions := to[:e.Outputs()], to[e.Outputs():]
 	c.emit(&boosterOperation{t.model, from, margins, predictions}, from, to)
-	groups := make([]int32, len(in))
-	for i := range in {
-		if groups[i] = in[i].group; groups[i] == constantGroup {
-			groups[i] = 0 // no split is on it: it gets nothing
-		} else if groups[i] < 0 {
-			return nil
-		}
-	}
-	if e.Explains() == nil {
-		for k, slot := range margins {
-			c.explain[slot] = &explainedTrees{e, from, groups, k, e.Bias()[k]}
-		}
-	}
+	c.explainTrees(e, in, from, margins)
 	return nil
 }
 
@@ -135,17 +122,9 @@ func (o *boosterOperation) run(f *frame) {
 	}
 }
 
-// engine is what margins and contributions of an ensemble come from.
-type engine interface {
-	Features() int
-	Outputs() int
-	Margins(rows []float64, n int, out []float64, s *trees.Scratch)
-	Contributions(row, out []float64, s *trees.Scratch)
-}
-
 // predictEnsemble writes the margins of the columns from into the columns to, and leaves them in
 // f.out row by row.
-func predictEnsemble(f *frame, e engine, from, to []int32) {
+func predictEnsemble(f *frame, e booster.Engine, from, to []int32) {
 	features, outputs := len(from), len(to)
 	f.matrix, f.out = resized(f.matrix, f.n*features), resized(f.out, f.n*outputs)
 	for i, slot := range from {

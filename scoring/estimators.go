@@ -337,14 +337,7 @@ type mean struct {
 }
 
 func (o *mean) run(f *frame) {
-	to := f.column(o.to)
-	clear(to)
-	for i, slot := range o.from {
-		w := o.weights[i]
-		for r, x := range f.column(slot) {
-			to[r] += float64(x * w)
-		}
-	}
+	to := f.weigh(o.from, o.weights, o.to)
 	for r := range to {
 		to[r] /= o.sum
 	}
@@ -827,19 +820,7 @@ func (t Trees) compile(c *compiler, in []column, out []string) error {
 	}
 	c.note("%d trees of %d nodes over %d features", len(t.List), nodes, len(in))
 	c.emit(&treesOperation{engine, from, to}, from, to)
-	groups := make([]int32, len(in))
-	for i := range in {
-		if groups[i] = in[i].group; groups[i] == constantGroup {
-			groups[i] = 0 // no split is on it: it gets nothing
-		} else if groups[i] < 0 {
-			return nil
-		}
-	}
-	if engine.Explains() == nil {
-		for k, slot := range to {
-			c.explain[slot] = &explainedTrees{engine, from, groups, k, engine.Bias()[k]}
-		}
-	}
+	c.explainTrees(engine, in, from, to)
 	return nil
 }
 

@@ -1,5 +1,7 @@
 package scoring
 
+import "github.com/churnstream/churnstream/scoring/booster"
+
 // explainer gives the contributions to one column. For every row that is not refused, its base plus
 // all contributions is the column's value up to rounding.
 type explainer interface {
@@ -73,11 +75,30 @@ func (e *explainedSum) add(f *frame, row int, weight float64, to []float64) {
 
 // explainedTrees gives the contributions to one margin of a tree ensemble.
 type explainedTrees struct {
-	engine engine
+	engine booster.Engine
 	from   []int32
 	groups []int32
 	output int
 	bias   float64
+}
+
+// explainTrees notes how each margin of an ensemble is explained, where the engine can and every
+// column that it reads belongs to one input.
+func (c *compiler) explainTrees(e booster.Engine, in []column, from, margins []int32) {
+	groups := make([]int32, len(in))
+	for i := range in {
+		if groups[i] = in[i].group; groups[i] == constantGroup {
+			groups[i] = 0 // no split is on it: it gets nothing
+		} else if groups[i] < 0 {
+			return
+		}
+	}
+	if e.Explains() != nil {
+		return
+	}
+	for k, slot := range margins {
+		c.explain[slot] = &explainedTrees{e, from, groups, k, e.Bias()[k]}
+	}
 }
 
 func (e *explainedTrees) base() float64 { return e.bias }

@@ -69,14 +69,7 @@ type weightedSum struct {
 }
 
 func (o *weightedSum) run(f *frame) {
-	to := f.column(o.to)
-	clear(to)
-	for i, slot := range o.from {
-		w := o.weights[i]
-		for r, x := range f.column(slot) {
-			to[r] += float64(x * w)
-		}
-	}
+	to := f.weigh(o.from, o.weights, o.to)
 	for r := range to {
 		to[r] += o.intercept
 	}

@@ -79,6 +79,19 @@ func (f *frame) column(slot int32) []float64 {
 	return f.registers[at : at+f.n : at+f.n]
 }
 
+// weigh makes the column to the weighted sum of others and returns it.
+func (f *frame) weigh(from []int32, weights []float64, to int32) []float64 {
+	sum := f.column(to)
+	clear(sum)
+	for i, slot := range from {
+		w := weights[i]
+		for r, x := range f.column(slot) {
+			sum[r] += float64(x * w)
+		}
+	}
+	return sum
+}
+
 // refuse marks a row as one that cannot be scored; the first cause stays.
 func (f *frame) refuse(row int, cause *schemas.RecordError) {
 	if f.refused[row] == nil {

@@ -140,14 +140,5 @@ func firsts(ctx context.Context, client *kafkawire.Client, ranges []reach, filte
 
 // reading runs fn with a fetcher.
 func reading(ctx context.Context, client *kafkawire.Client, fn func(context.Context, *consumer.Fetcher) error) error {
-	fetcher, err := consumer.NewFetcher(consumer.DefaultFetchConfig(), client, zerolog.Nop())
-	if err != nil {
-		return err
-	}
-	ctx, stop := context.WithCancel(ctx)
-	running := make(chan error, 1)
-	go func() { running <- fetcher.Run(ctx) }()
-	err = fn(ctx, fetcher)
-	stop()
-	return errors.Join(err, <-running)
+	return tail.With(ctx, consumer.DefaultFetchConfig(), client, zerolog.Nop(), fn)
 }

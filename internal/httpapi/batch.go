@@ -270,6 +270,29 @@ func (a *lineAnswer) end(out []byte, run *batchRun, refusal *problem) {
 	_, _ = a.write(append(append(out, text...), '\n'), true) // the client went away: nobody to tell
 }
 
+// pass answers the rows of a full chunk. False: the answer has ended with a problem. A client that went away ends the
+// handler.
+func (a *lineAnswer) pass(ctx context.Context, s *Server, b *bench, run *batchRun) bool {
+	err := run.flush()
+	if err != nil {
+		a.end(b.out, run, s.batchFault(a.x, err))
+		return false
+	}
+	if b.out, err = a.write(b.out, false); err != nil || ctx.Err() != nil {
+		panic(http.ErrAbortHandler)
+	}
+	return true
+}
+
+// finish answers the last rows and ends the answer.
+func (a *lineAnswer) finish(s *Server, b *bench, run *batchRun) {
+	var refusal *problem
+	if err := run.flush(); err != nil {
+		refusal = s.batchFault(a.x, err)
+	}
+	a.end(b.out, run, refusal)
+}
+
 // predictLines answers JSON lines with JSON lines.
 func (s *Server) predictLines(x *exchange, req *http.Request, e explain) {
 	b := s.predictor.take(e)
@@ -282,11 +305,7 @@ func (s *Server) predictLines(x *exchange, req *http.Request, e explain) {
 		line, err := s.line(in, b)
 		switch {
 		case errors.Is(err, io.EOF):
-			if err := run.flush(); err != nil {
-				to.end(b.out, run, s.batchFault(x, err))
-				return
-			}
-			to.end(b.out, run, nil)
+			to.finish(s, b, run)
 			return
 		case err != nil:
 			_ = run.flush() // what came before is answered
@@ -318,14 +337,10 @@ func (s *Server) predictLines(x *exchange, req *http.Request, e explain) {
 		if !run.full() {
 			continue
 		}
-		if err = run.flush(); err != nil {
-			to.end(b.out, run, s.batchFault(x, err))
+		if !to.pass(req.Context(), s, b, run) {
 			return
 		}
 		b.lines = b.lines[:0]
-		if b.out, err = to.write(b.out, false); err != nil || req.Context().Err() != nil {
-			panic(http.ErrAbortHandler)
-		}
 	}
 }
 
@@ -372,11 +387,7 @@ func (s *Server) predictTable(x *exchange, req *http.Request, e explain) {
 		place := "body[" + strconv.Itoa(run.rows+len(run.pending)) + "]"
 		switch {
 		case errors.Is(err, io.EOF):
-			if err := run.flush(); err != nil {
-				to.end(b.out, run, s.batchFault(x, err))
-				return
-			}
-			to.end(b.out, run, nil)
+			to.finish(s, b, run)
 			return
 		case errors.Is(err, csv.ErrFieldCount):
 			b.reader.place, b.reader.faults = place, nil
@@ -392,12 +403,8 @@ func (s *Server) predictTable(x *exchange, req *http.Request, e explain) {
 		if !run.full() {
 			continue
 		}
-		if err = run.flush(); err != nil {
-			to.end(b.out, run, s.batchFault(x, err))
+		if !to.pass(req.Context(), s, b, run) {
 			return
-		}
-		if b.out, err = to.write(b.out, false); err != nil || req.Context().Err() != nil {
-			panic(http.ErrAbortHandler)
 		}
 	}
 }

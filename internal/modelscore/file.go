@@ -1,11 +1,9 @@
 package modelscore
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/csv"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -42,25 +40,7 @@ func RunFile(ctx context.Context, m *booster.Model, in io.Reader, out io.Writer,
 	if err != nil {
 		return 0, fmt.Errorf("score rows: %w", err)
 	}
-	size := max(1, min(batchRows, batchNumbers/max(1, m.Engine.Features())))
-	for {
-		err := next(w.batch)
-		if err == nil && w.batch.Len() < size {
-			continue
-		}
-		if failed := errors.Join(w.flush(), ctx.Err()); failed != nil {
-			return w.written, fmt.Errorf("score rows: %w", errors.Join(failed, w.out.Flush()))
-		}
-		if errors.Is(err, io.EOF) {
-			err = nil
-		} else if err == nil {
-			continue
-		}
-		if err = errors.Join(err, w.out.Flush()); err != nil {
-			return w.written, fmt.Errorf("score rows: %w", err)
-		}
-		return w.written, nil
-	}
+	return w.run(ctx, next, w.batch, max(1, min(batchRows, batchNumbers/max(1, m.Engine.Features()))), w.flush)
 }
 
 // contractOf declares the inputs of a model. A category that the library replaced by a code without
@@ -143,20 +123,14 @@ func peekHeader(in io.Reader) ([]string, io.Reader, error) {
 
 // fileWriter scores batches by a library's model and writes their lines.
 type fileWriter struct {
-	out      *bufio.Writer
+	lines
 	model    *booster.Model
 	contract schemas.Contract
 	codes    []*codes // of each input; nil for a number
 	batch    *schemas.Rows
-	names    [][]byte // of the inputs as JSON; nil: no contributions
 
 	rows, margins, predictions, contributions []float64
 	scratch                                   trees.Scratch
-
-	line     []byte
-	written  int
-	progress func(int)
-	reported int
 }
 
 // codes gives the number that a library's model knows a category by.
@@ -170,8 +144,8 @@ type codes struct {
 func newFileWriter(m *booster.Model, out io.Writer, o Options) (*fileWriter, error) {
 	features := m.Engine.Features()
 	w := &fileWriter{
-		out: bufio.NewWriterSize(out, 64<<10), model: m, contract: contractOf(m), codes: make([]*codes, features),
-		batch: schemas.NewRows(features, 1), progress: o.Progress, predictions: make([]float64, m.Engine.Outputs()),
+		lines: newLines(out, o), model: m, contract: contractOf(m), codes: make([]*codes, features),
+		batch: schemas.NewRows(features, 1), predictions: make([]float64, m.Engine.Outputs()),
 	}
 	seen := make(map[string]bool, features)
 	for _, input := range w.contract.Inputs {
@@ -190,17 +164,11 @@ func newFileWriter(m *booster.Model, out io.Writer, o Options) (*fileWriter, err
 		return nil, fmt.Errorf("contributions: %w", err)
 	}
 	w.contributions = make([]float64, features*m.Engine.Outputs())
-	for _, input := range w.contract.Inputs {
-		if input.Name == "bias" {
-			return nil, errors.New("contributions: an input is named \"bias\", which is the name of the constant part")
-		}
-		name, err := json.Marshal(input.Name)
-		if err != nil {
-			return nil, fmt.Errorf("contributions: input %q: %w", input.Name, err)
-		}
-		w.names = append(w.names, name)
+	names := make([]string, features)
+	for i := range names {
+		names[i] = w.contract.Inputs[i].Name
 	}
-	return w, nil
+	return w, w.nameContributions(names)
 }
 
 func newCodes(c booster.Categories) *codes {
@@ -263,10 +231,7 @@ func (w *fileWriter) flush() error {
 		}
 	}
 	w.batch.Reset()
-	if w.progress != nil && w.written-w.reported >= 1000 {
-		w.reported = w.written
-		w.progress(w.written)
-	}
+	w.report()
 	return nil
 }
 
@@ -278,10 +243,7 @@ func (w *fileWriter) write(row, margins []float64) error {
 			return fmt.Errorf("row %d cannot be scored: margin %v and prediction %v are not finite", w.written, margins[k], w.predictions[k])
 		}
 	}
-	b := w.line[:0]
-	b = append(b, `{"row":`...)
-	b = strconv.AppendInt(b, int64(w.written), 10)
-	b = append(b, `,"margin":`...)
+	b := append(w.begin(), `,"margin":`...)
 	b = AppendNumbers(b, margins)
 	switch {
 	case w.model.Link.Probability() && len(margins) == 1:
@@ -296,13 +258,7 @@ func (w *fileWriter) write(row, margins []float64) error {
 		b = append(b, `,"contributions":`...)
 		b = w.appendContributions(b, row)
 	}
-	b = append(b, '}', '\n')
-	w.line = b
-	if _, err := w.out.Write(b); err != nil {
-		return err
-	}
-	w.written++
-	return nil
+	return w.end(b)
 }
 
 func (w *fileWriter) appendContributions(b []byte, row []float64) []byte {

@@ -3,9 +3,7 @@
 package modelscore
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -62,59 +60,30 @@ func Run(ctx context.Context, m *scoring.Model, in io.Reader, out io.Writer, o O
 		return 0, err
 	}
 	w := &writer{
-		out: bufio.NewWriterSize(out, 64<<10), scorer: m.NewScorer(scoring.ScorerConfig{Contributions: o.Contributions}),
-		batch: schemas.NewRows(len(m.Contract().Inputs), batchRows), progress: o.Progress,
+		lines: newLines(out, o), scorer: m.NewScorer(scoring.ScorerConfig{Contributions: o.Contributions}),
+		batch: schemas.NewRows(len(m.Contract().Inputs), batchRows),
 	}
 	if o.Contributions {
 		if m.Explained() == nil {
 			return 0, errors.New("contributions: the model has no exact ones: it is no linear model, no tree ensemble and no weighted sum of such")
 		}
-		for _, input := range m.Explained() {
-			if input == "bias" {
-				return 0, errors.New("contributions: an input is named \"bias\", which is the name of the constant part")
-			}
-			name, err := json.Marshal(input)
-			if err != nil {
-				return 0, fmt.Errorf("contributions: input %q: %w", input, err)
-			}
-			w.names = append(w.names, name)
+		if err := w.nameContributions(m.Explained()); err != nil {
+			return 0, err
 		}
 	}
 	next, err := tabular.Open(in, string(o.Format), m.Contract())
 	if err != nil {
 		return 0, fmt.Errorf("score rows: %w", err)
 	}
-	for {
-		err := next(w.batch)
-		if err == nil && w.batch.Len() < batchRows {
-			continue
-		}
-		if failed := errors.Join(w.flush(), ctx.Err()); failed != nil {
-			return w.written, fmt.Errorf("score rows: %w", errors.Join(failed, w.out.Flush()))
-		}
-		if errors.Is(err, io.EOF) {
-			err = nil
-		} else if err == nil {
-			continue
-		}
-		if err = errors.Join(err, w.out.Flush()); err != nil {
-			return w.written, fmt.Errorf("score rows: %w", err)
-		}
-		return w.written, nil
-	}
+	return w.run(ctx, next, w.batch, batchRows, w.flush)
 }
 
 // writer scores batches and writes their lines.
 type writer struct {
-	out      *bufio.Writer
-	scorer   *scoring.Scorer
-	batch    *schemas.Rows
-	results  scoring.Results
-	names    [][]byte // of the inputs as JSON; nil: no contributions
-	line     []byte
-	written  int
-	progress func(int)
-	reported int
+	lines
+	scorer  *scoring.Scorer
+	batch   *schemas.Rows
+	results scoring.Results
 }
 
 func (w *writer) flush() error {
@@ -123,10 +92,7 @@ func (w *writer) flush() error {
 		if cause := w.results.Refused(i); cause != nil {
 			return fmt.Errorf("row %d cannot be scored: %w", w.written, cause)
 		}
-		b := w.line[:0]
-		b = append(b, `{"row":`...)
-		b = strconv.AppendInt(b, int64(w.written), 10)
-		b = append(b, `,"margin":`...)
+		b := append(w.begin(), `,"margin":`...)
 		if all := w.results.Probabilities(i); all != nil {
 			b = AppendNumbers(b, w.results.Margins(i))
 			b = append(b, `,"probabilities":`...)
@@ -140,18 +106,12 @@ func (w *writer) flush() error {
 			b = append(b, `,"contributions":`...)
 			b = w.appendContributions(b, i)
 		}
-		b = append(b, '}', '\n')
-		w.line = b
-		if _, err := w.out.Write(b); err != nil {
+		if err := w.end(b); err != nil {
 			return err
 		}
-		w.written++
 	}
 	w.batch.Reset()
-	if w.progress != nil && w.written-w.reported >= 1000 {
-		w.reported = w.written
-		w.progress(w.written)
-	}
+	w.report()
 	return nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"sync"
 
+	"github.com/rs/zerolog"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/churnstream/churnstream/consumer"
@@ -16,6 +17,20 @@ import (
 
 // ErrStop returned by a callback ends Follow without an error.
 var ErrStop = errors.New("stop following")
+
+// With runs fn with a fetcher of its own, which ends with fn.
+func With(ctx context.Context, cfg consumer.FetchConfig, client *kafkawire.Client, log zerolog.Logger, fn func(context.Context, *consumer.Fetcher) error) error {
+	fetcher, err := consumer.NewFetcher(cfg, client, log)
+	if err != nil {
+		return err
+	}
+	ctx, stop := context.WithCancel(ctx)
+	running := make(chan error, 1)
+	go func() { running <- fetcher.Run(ctx) }()
+	err = fn(ctx, fetcher)
+	stop()
+	return errors.Join(err, <-running)
+}
 
 // Starts gives the offset to begin with for every partition of the topic: at is consumer.Earliest or consumer.Latest.
 func Starts(ctx context.Context, client *kafkawire.Client, topic string, at int64) (map[consumer.TopicPartition]int64, error) {

@@ -24,6 +24,7 @@ import (
 	"github.com/churnstream/churnstream/internal/config"
 	"github.com/churnstream/churnstream/internal/connect"
 	"github.com/churnstream/churnstream/internal/kafkawire"
+	"github.com/churnstream/churnstream/internal/tail"
 	"github.com/churnstream/churnstream/producer"
 	"github.com/churnstream/churnstream/schemas"
 	"github.com/churnstream/churnstream/scoring"
@@ -338,14 +339,5 @@ func (w *Worker) appendPublishedScore(dst []byte, _ []float64, s *schemas.Score)
 // reading runs fn with a fetcher of its own, for the watcher: it follows all partitions of the state topic, which tasks
 // may be restoring from at the same time.
 func (w *Worker) reading(ctx context.Context, fn func(context.Context, *consumer.Fetcher) error) error {
-	fetcher, err := consumer.NewFetcher(stateFetchConfig(w.cfg, w.fetching.Metrics), w.client, w.log)
-	if err != nil {
-		return err
-	}
-	ctx, stop := context.WithCancel(ctx)
-	running := make(chan error, 1)
-	go func() { running <- fetcher.Run(ctx) }()
-	err = fn(ctx, fetcher)
-	stop()
-	return errors.Join(err, <-running)
+	return tail.With(ctx, stateFetchConfig(w.cfg, w.fetching.Metrics), w.client, w.log, fn)
 }
