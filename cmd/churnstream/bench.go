@@ -20,7 +20,7 @@ import (
 func newBench(s streams) *cobra.Command {
 	var output string
 	var brokers []string
-	cfg := bench.Config{Events: 1_000_000, Rounds: 1, Rate: 5000, WarmUp: 5 * time.Second, Measure: 20 * time.Second, Partitions: 8}
+	cfg := bench.Config{Events: 1_000_000, Rounds: 1, Rate: 5000, WarmUp: 5 * time.Second, Measure: 20 * time.Second, Workers: 1, Partitions: 8}
 	reasons, delivery := 0, string(config.ExactlyOnce)
 	cmd := &cobra.Command{
 		Use:   "bench",
@@ -66,7 +66,7 @@ and Writer (at least once). With --rounds they take turns; the figures are media
 		}),
 	}
 	cmd.Flags().StringSliceVar(&brokers, "brokers", nil, "bootstrap addresses (default: an embedded broker)")
-	cmd.Flags().IntVar(&cfg.Events, "events", cfg.Events, "events of the throughput part")
+	cmd.Flags().IntVar(&cfg.Events, "events", cfg.Events, "events of the throughput part; 0 leaves it out")
 	cmd.Flags().IntVar(&cfg.Partitions, "partitions", cfg.Partitions, "partitions of the topics")
 	cmd.Flags().IntVar(&cfg.Rounds, "rounds", cfg.Rounds, "rounds of the throughput part")
 	cmd.Flags().BoolVar(&cfg.Compare, "compare", false, "run a raw pass-through and a plain kafka-go loop, too")
@@ -74,6 +74,7 @@ and Writer (at least once). With --rounds they take turns; the figures are media
 	cmd.Flags().Float64Var(&cfg.Rate, "rate", cfg.Rate, "events a second of the latency part; 0 leaves it out")
 	cmd.Flags().DurationVar(&cfg.WarmUp, "warm-up", cfg.WarmUp, "of the latency part")
 	cmd.Flags().DurationVar(&cfg.Measure, "measure", cfg.Measure, "length of the latency part")
+	cmd.Flags().IntVar(&cfg.Workers, "workers", cfg.Workers, "processes of the latency part")
 	cmd.Flags().IntVar(&reasons, "reasons", reasons, "reasons in each score")
 	cmd.Flags().StringVar(&delivery, "delivery", delivery, "exactly-once or at-least-once")
 	cmd.Flags().StringVar(&output, "output", "text", "text or json")
@@ -83,12 +84,16 @@ and Writer (at least once). With --rounds they take turns; the figures are media
 
 func checkBench(cfg bench.Config, reasons int, delivery config.Delivery) error {
 	faults := []error{
-		checkRange("--events", cfg.Events, 1, math.MaxInt),
+		checkRange("--events", cfg.Events, 0, math.MaxInt),
+		checkRange("--workers", cfg.Workers, 1, 1000),
 		checkRange("--partitions", cfg.Partitions, 1, maxPartitions),
 		checkRange("--rounds", cfg.Rounds, 1, math.MaxInt),
 		checkRange("--reasons", reasons, 0, 100),
 		checkRange("--broker-pid", cfg.BrokerPID, 0, math.MaxInt32),
 		checkRate(cfg.Rate, "leave the latency part out"),
+	}
+	if cfg.Events == 0 && cfg.Rate == 0 {
+		faults = append(faults, usageError(errors.New("--events and --rate: both 0 leave nothing to measure")))
 	}
 	if cfg.WarmUp < 0 {
 		faults = append(faults, usageError(fmt.Errorf("--warm-up: %v is negative", cfg.WarmUp)))

@@ -129,6 +129,8 @@ func TestWrongUsageEndsWithTwo(t *testing.T) {
 		"a level that is none":            {"demo", "--events", "1", "--log-level", "loud"},
 		"a rate of bench that is none":    {"bench", "--rate", "nan"},
 		"a huge rate of bench":            {"bench", "--rate", "1e300"},
+		"nothing to measure by bench":     {"bench", "--events", "0", "--rate", "0"},
+		"no workers of bench":             {"bench", "--workers", "0"},
 		"negative events of bench":        {"bench", "--events", "-1"},
 		"a negative time of bench":        {"bench", "--measure", "-1s"},
 		"a negative warm-up of bench":     {"bench", "--warm-up", "-1s"},

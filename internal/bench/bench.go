@@ -25,12 +25,13 @@ import (
 // Config says what to measure.
 type Config struct {
 	Worker     config.Config // brokers, registry, model and everything else that the worker is run with
-	Events     int           // of the throughput part
+	Events     int           // of the throughput part; 0: none
 	Rounds     int           // of the throughput part
 	Compare    bool          // run the other programs, too, one after the other in each round
 	Rate       float64       // events a second of the latency part; 0: none
 	WarmUp     time.Duration // of the latency part, not measured
 	Measure    time.Duration // of the latency part
+	Workers    int           // processes of the latency part, at least 1
 	Partitions int
 	BrokerPID  int // of a broker on this machine; 0: its CPU time is not measured
 }
@@ -53,6 +54,7 @@ type Result struct {
 	Events      int             `json:"events"`
 	Partitions  int             `json:"partitions"`
 	Delivery    string          `json:"delivery"`
+	Workers     int             `json:"workers"`  // of the latency part
 	Programs    []ProgramResult `json:"programs"` // the worker first
 	Scores      int             `json:"scores"`   // of the worker's last round
 	DeadLetters int             `json:"dead_letters"`
@@ -83,7 +85,7 @@ func New(cfg Config, command func(context.Context, Program, config.Config) (*exe
 	w := &cfg.Worker
 	w.CreateTopics = config.CreateTopics{Enabled: true, Partitions: cfg.Partitions, ReplicationFactor: max(1, w.CreateTopics.ReplicationFactor)}
 	w.Fetch.OffsetReset = "earliest"
-	cfg.Rounds = max(1, cfg.Rounds)
+	cfg.Rounds, cfg.Workers = max(1, cfg.Rounds), max(1, cfg.Workers)
 	return &Bench{cfg: cfg, command: command, source: source, report: report, name: "bench-" + strconv.FormatUint(rand.Uint64(), 36)}
 }
 
@@ -98,14 +100,16 @@ func (b *Bench) Run(ctx context.Context) (Result, error) {
 }
 
 func (b *Bench) measure(ctx context.Context) (result Result, err error) {
-	result = Result{Events: b.cfg.Events, Partitions: b.cfg.Partitions, Delivery: string(b.cfg.Worker.Delivery)}
+	result = Result{Events: b.cfg.Events, Partitions: b.cfg.Partitions, Delivery: string(b.cfg.Worker.Delivery), Workers: b.cfg.Workers}
 	s, err := Open(ctx, b.cfg.Worker.Brokers, b.cfg.Worker.Security)
 	if err != nil {
 		return result, err
 	}
 	defer s.Close()
-	if err := b.throughput(ctx, s, &result); err != nil {
-		return result, err
+	if b.cfg.Events > 0 {
+		if err := b.throughput(ctx, s, &result); err != nil {
+			return result, err
+		}
 	}
 	if b.cfg.Rate > 0 {
 		b.report("%.0f events/s for %v after %v of warm-up", b.cfg.Rate, b.cfg.Measure, b.cfg.WarmUp)
@@ -219,14 +223,16 @@ func (b *Bench) latency(ctx context.Context, s *Session) (_ *Latency, err error)
 	defer func() {
 		err = errors.Join(err, s.Discard(ctx, append(outputs(cfg), cfg.Topics.Events)...))
 	}()
-	command, err := b.command(ctx, Worker, cfg)
-	if err != nil {
-		return nil, err
+	commands := make([]*exec.Cmd, b.cfg.Workers)
+	for i := range commands {
+		if commands[i], err = b.command(ctx, Worker, cfg); err != nil {
+			return nil, err
+		}
 	}
-	l, err := s.Latency(ctx, command, Load{
+	l, err := s.Latency(ctx, Load{
 		Events: cfg.Topics.Events, Scores: cfg.Topics.Scores,
 		Rate: b.cfg.Rate, WarmUp: b.cfg.WarmUp, Measure: b.cfg.Measure, Source: b.source, BrokerPID: b.cfg.BrokerPID,
-	})
+	}, commands...)
 	return &l, err
 }
 
@@ -274,24 +280,33 @@ func median(values []float64) float64 {
 
 // WriteText prints the result for people.
 func (r Result) WriteText(w io.Writer) error {
-	fmt.Fprintf(w, "%d events, %d partitions, %s, medians of %d rounds\n", r.Events, r.Partitions, r.Delivery, len(r.Programs[0].Rounds))
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(table, "\tevents/s\tsteady\tCPU µs/event\tsteady\tbroker µs/event\tmemory MB\tother cores\tworker is\t")
-	for _, p := range r.Programs {
-		m, broker := p.Median, "-"
-		if m.BrokerCPU > 0 {
-			broker = fmt.Sprintf("%.2f", m.BrokerCPU)
+	if len(r.Programs) > 0 {
+		fmt.Fprintf(w, "%d events, %d partitions, %s, medians of %d rounds\n", r.Events, r.Partitions, r.Delivery, len(r.Programs[0].Rounds))
+		table := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+		fmt.Fprintln(table, "\tevents/s\tsteady\tCPU µs/event\tsteady\tbroker µs/event\tmemory MB\tother cores\tworker is\t")
+		for _, p := range r.Programs {
+			m := p.Median
+			fmt.Fprintf(table, "%s\t%.0f\t%.0f\t%.2f\t%.2f\t%s\t%.0f\t%.2f\t%.2f x\t\n", p.Program, m.EventsPerSecond, m.SteadyPerSecond,
+				m.CPU, m.SteadyCPU, brokerCPU(m.BrokerCPU), float64(m.PeakMemory)/1e6, m.OtherCores, p.Ratio)
 		}
-		fmt.Fprintf(table, "%s\t%.0f\t%.0f\t%.2f\t%.2f\t%s\t%.0f\t%.2f\t%.2f x\t\n", p.Program, m.EventsPerSecond, m.SteadyPerSecond,
-			m.CPU, m.SteadyCPU, broker, float64(m.PeakMemory)/1e6, m.OtherCores, p.Ratio)
+		if err := table.Flush(); err != nil {
+			return err
+		}
+		fmt.Fprintf(w, "worker's output: %d scores, %d dead letters\n", r.Scores, r.DeadLetters)
 	}
-	if err := table.Flush(); err != nil {
-		return err
-	}
-	fmt.Fprintf(w, "worker's output: %d scores, %d dead letters\n", r.Scores, r.DeadLetters)
 	if l := r.Latency; l != nil {
 		fmt.Fprintf(w, "latency at %.0f events/s, publish to read_committed reader: p50 %.1f ms, p95 %.1f ms, p99 %.1f ms, max %.1f ms (%d events)\n",
 			l.Rate, l.P50, l.P95, l.P99, l.Max, l.Count)
+		fmt.Fprintf(w, "meanwhile, %d partitions, %s: %d workers %.1f µs/event, %.0f MB; broker %s µs/event; other cores %.2f\n", r.Partitions, r.Delivery,
+			r.Workers, l.CPU, float64(l.PeakMemory)/1e6, brokerCPU(l.BrokerCPU), l.OtherCores)
 	}
 	return nil
+}
+
+// brokerCPU is "-" where it was not measured.
+func brokerCPU(perEvent float64) string {
+	if perEvent == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.2f", perEvent)
 }

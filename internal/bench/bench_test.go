@@ -43,7 +43,7 @@ func TestEveryProgramMovesTheBacklogAndIsMeasured(t *testing.T) {
 	if err := result.WriteText(&text); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"worker", "pass-through", "kafka-go", "3000 scores", "p99"} {
+	for _, want := range []string{"worker", "pass-through", "kafka-go", "3000 scores", "p99", "1 workers"} {
 		if !strings.Contains(text.String(), want) {
 			t.Errorf("%q is not in\n%s", want, text.String())
 		}
@@ -57,6 +57,21 @@ func TestAProgramThatEndsEarlyEndsTheMeasurement(t *testing.T) {
 	_, err := New(Config{Worker: settings(t), Events: 10, Partitions: 1}, ends, numbered(), t.Logf).Run(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "ended before it was measured: exit status 1") {
 		t.Fatalf("error %v", err)
+	}
+}
+
+func TestTheEndOfOneProcessEndsTheOthersAndTheMeasurement(t *testing.T) {
+	stays := exec.Command("sleep", "600")
+	p, err := start(stays, exec.Command("false"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-p.exited
+	if err := p.ended(); !strings.Contains(err.Error(), "ended before it was measured: exit status 1") {
+		t.Errorf("error %v", err)
+	}
+	if stays.ProcessState == nil {
+		t.Error("the other process still runs")
 	}
 }
 

@@ -20,7 +20,7 @@ import (
 type Load struct {
 	Events, Scores string // topics, both empty
 	Rate           float64
-	WarmUp         time.Duration // from the start of the process on, not measured
+	WarmUp         time.Duration // from the start of the processes on, not measured
 	Measure        time.Duration
 	Source         feed.Source
 	BrokerPID      int // of a broker on this machine; 0: its CPU time is not measured
@@ -37,18 +37,20 @@ type Latency struct {
 	P95   float64 `json:"p95"`
 	P99   float64 `json:"p99"`
 	Max   float64 `json:"max"`
-	// While it was measured: CPU time of the process and of the broker (0 where that was not asked for), and what the
-	// rest of the machine used.
+	// While it was measured: CPU time of the processes and of the broker (0 where that was not asked for), the peak of
+	// their resident memory, and what the rest of the machine used.
 	CPU        float64 `json:"cpu_us_per_event"`
 	BrokerCPU  float64 `json:"broker_cpu_us_per_event"`
+	PeakMemory int64   `json:"peak_resident_bytes"`
 	OtherCores float64 `json:"other_cores"`
 }
 
 // patience is how long scores may stay out after the last event.
 const patience = 30 * time.Second
 
-// Latency runs a command, publishes at the rate and reads the scores in this same process, so that one clock times both.
-func (s *Session) Latency(interrupt context.Context, command *exec.Cmd, l Load) (Latency, error) {
+// Latency runs the commands, which share the events, publishes at the rate and reads the scores in this same process, so
+// that one clock times both.
+func (s *Session) Latency(interrupt context.Context, l Load, commands ...*exec.Cmd) (Latency, error) {
 	if l.Sent == nil {
 		l.Sent = func(r *consumer.Record) (int64, error) { return r.Timestamp, nil }
 	}
@@ -56,7 +58,7 @@ func (s *Session) Latency(interrupt context.Context, command *exec.Cmd, l Load) 
 	if err != nil {
 		return Latency{}, err
 	}
-	p, err := start(command)
+	p, err := start(commands...)
 	if err != nil {
 		return Latency{}, err
 	}
@@ -129,6 +131,7 @@ func (s *Session) Latency(interrupt context.Context, command *exec.Cmd, l Load) 
 	return Latency{
 		Rate: l.Rate, Count: len(ms),
 		P50: train.Quantile(ms, 0.5), P95: train.Quantile(ms, 0.95), P99: train.Quantile(ms, 0.99), Max: train.Quantile(ms, 1),
-		CPU: perEvent(used.process, len(ms)), BrokerCPU: perEvent(used.broker, len(ms)), OtherCores: used.otherCores(),
+		CPU: perEvent(used.processes, len(ms)), BrokerCPU: perEvent(used.broker, len(ms)),
+		PeakMemory: used.peak, OtherCores: used.otherCores(),
 	}, nil
 }

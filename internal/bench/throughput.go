@@ -2,13 +2,8 @@ package bench
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"io/fs"
-	"os"
 	"os/exec"
 	"slices"
-	"syscall"
 	"time"
 
 	"github.com/churnstream/churnstream/consumer"
@@ -102,96 +97,4 @@ func (s *Session) Drain(ctx context.Context, command *exec.Cmd, b Backlog) (t Th
 		t.SteadyCPU = perEvent(to.cpu-from.cpu, int(n))
 	}
 	return t, nil
-}
-
-// perEvent is in microseconds.
-func perEvent(d time.Duration, n int) float64 { return float64(d.Nanoseconds()) / 1e3 / float64(n) }
-
-// usage is CPU time: of everything on the machine, and within it of the measurement, the process and the broker.
-type usage struct {
-	wall                          time.Duration // since 1970
-	machine, own, process, broker time.Duration
-}
-
-func (p *process) use(brokerPID int) (u usage, err error) {
-	u.wall = time.Duration(time.Now().UnixNano())
-	if u.machine, err = sampleMachine(); err != nil {
-		return u, err
-	}
-	if u.own, _, err = sampleProcess(os.Getpid()); err != nil {
-		return u, err
-	}
-	if u.process, _, err = p.sample(); err != nil {
-		return u, err
-	}
-	if brokerPID != 0 {
-		u.broker, _, err = sampleProcess(brokerPID)
-	}
-	return u, err
-}
-
-func (u usage) since(before usage) usage {
-	return usage{
-		wall: u.wall - before.wall, machine: u.machine - before.machine,
-		own: u.own - before.own, process: u.process - before.process, broker: u.broker - before.broker,
-	}
-}
-
-// otherCores is what nobody under measurement used.
-func (u usage) otherCores() float64 {
-	return max(0, (u.machine-u.own-u.process-u.broker).Seconds()/u.wall.Seconds())
-}
-
-// process is a program under measurement.
-type process struct {
-	command *exec.Cmd
-	exited  chan struct{} // closed when it has
-}
-
-func start(command *exec.Cmd) (*process, error) {
-	if err := command.Start(); err != nil {
-		return nil, fmt.Errorf("start %s: %w", command.Path, err)
-	}
-	p := &process{command: command, exited: make(chan struct{})}
-	go func() {
-		defer close(p.exited)
-		_ = command.Wait() // ProcessState tells how
-	}()
-	return p, nil
-}
-
-// sample is what the process has used so far.
-func (p *process) sample() (cpu time.Duration, peak int64, err error) {
-	cpu, peak, err = sampleProcess(p.command.Process.Pid)
-	if errors.Is(err, fs.ErrNotExist) {
-		<-p.exited
-		err = p.ended()
-	}
-	return cpu, peak, err
-}
-
-// ended is the error of a measurement whose program has.
-func (p *process) ended() error {
-	return fmt.Errorf("%s ended before it was measured: %s", p.command.Path, p.command.ProcessState)
-}
-
-// Of a program that is asked to end: the time it may take, and the time where the measurement has been interrupted and
-// nobody looks at what it leaves.
-const (
-	farewell            = 30 * time.Second
-	farewellInterrupted = time.Second
-)
-
-func (p *process) stop(ctx context.Context) {
-	limit := farewell
-	if ctx.Err() != nil {
-		limit = farewellInterrupted
-	}
-	_ = p.command.Process.Signal(syscall.SIGTERM) // fails where it has ended already
-	select {
-	case <-p.exited:
-	case <-time.After(limit):
-		_ = p.command.Process.Kill()
-		<-p.exited
-	}
 }

@@ -146,14 +146,14 @@ func (c *comparison) latency(ctx context.Context, who contender, round int) (r r
 	}
 	defer func() { err = errors.Join(err, c.discard(ctx, t.out, t.in)) }()
 	var score job.Score
-	measured, err := c.session.Latency(ctx, who.start(ctx, c.bin, t), bench.Load{
+	measured, err := c.session.Latency(ctx, bench.Load{
 		Events: t.in, Scores: t.out, Rate: c.rate, WarmUp: c.warmUp, Measure: c.measure, BrokerPID: c.brokerPID,
 		Source: c.source(func(int64) int64 { return time.Now().UnixMilli() }),
 		Sent: func(record *consumer.Record) (int64, error) {
 			err := c.encoder.ReadScore(record.Value, &score)
 			return score.EventTS, err
 		},
-	})
+	}, who.start(ctx, c.bin, t))
 	if err != nil {
 		return r, err
 	}
