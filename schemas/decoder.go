@@ -203,12 +203,11 @@ func (p *programs) get(ctx context.Context, key uint64) (*program, error) {
 	case errors.Is(err, ErrSchemaNotFound):
 		return nil, &RecordError{Class: UnknownSchema, Err: fmt.Errorf("%s: %w", label, err)}
 	case errors.Is(err, ErrSchemaUnsupported):
-		compiled = &program{refused: &RecordError{Class: SchemaMismatch, Err: fmt.Errorf("%s: %w", label, err)}}
+		return nil, &RecordError{Class: SchemaMismatch, Err: fmt.Errorf("%s: %w", label, err)}
 	case err != nil:
 		return nil, fmt.Errorf("%s: %w", label, err)
-	default:
-		compiled = p.plan.compile(schema, label)
 	}
+	compiled = p.plan.compile(schema, label)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if len(p.byKey) >= maxPrograms {

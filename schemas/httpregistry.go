@@ -35,7 +35,7 @@ type RegistryConfig struct {
 	RequestTimeout time.Duration `yaml:"request_timeout" json:"request_timeout"`
 	// RetryFor bounds how long one call keeps trying while the registry is down; the caller's context may end it before.
 	RetryFor time.Duration `yaml:"retry_for" json:"retry_for"`
-	// UnknownFor is how long an id that the registry did not know is not asked for again.
+	// UnknownFor is how long an id is not asked for again that the registry did not know, or whose schema was of no use.
 	UnknownFor time.Duration `yaml:"unknown_for" json:"unknown_for"`
 	// UnknownLimit is how many such ids are remembered.
 	UnknownLimit int `yaml:"unknown_limit" json:"unknown_limit"`
@@ -104,8 +104,7 @@ type HTTPRegistry struct {
 
 	mu       sync.Mutex
 	schemas  map[schemaKey]Schema
-	refused  map[schemaKey]error // schemas that cannot be used, which does not change
-	unknown  map[schemaKey]time.Time
+	refused  map[schemaKey]refusal
 	inFlight map[schemaKey]*flight
 	read     map[subjectVersion]bool // versions whose schema is kept under its fingerprint
 }
@@ -122,6 +121,13 @@ func (k schemaKey) String() string {
 		return fmt.Sprintf("schema %d", k.id)
 	}
 	return fmt.Sprintf("subject %s, fingerprint %016x", k.subject, k.fingerprint)
+}
+
+// refusal is an answer that may change: an id that is not known, or a schema that cannot be used, for example because
+// what it refers to was deleted.
+type refusal struct {
+	err   error
+	until time.Time // then it is asked for again
 }
 
 type subjectVersion struct {
@@ -184,8 +190,7 @@ func NewRegistry(cfg RegistryConfig) (*HTTPRegistry, error) {
 	}
 	r := &HTTPRegistry{
 		cfg: cfg, client: registry, http: client,
-		schemas: make(map[schemaKey]Schema), refused: make(map[schemaKey]error),
-		unknown: make(map[schemaKey]time.Time), inFlight: make(map[schemaKey]*flight), read: make(map[subjectVersion]bool),
+		schemas: make(map[schemaKey]Schema), refused: make(map[schemaKey]refusal), inFlight: make(map[schemaKey]*flight), read: make(map[subjectVersion]bool),
 	}
 	if cfg.CacheDir != "" {
 		if r.disk, err = openDiskCache(cfg.CacheDir, cfg.URLs); err != nil {
@@ -242,16 +247,12 @@ func (r *HTTPRegistry) schema(ctx context.Context, key schemaKey) (Schema, error
 			r.mu.Unlock()
 			return schema, nil
 		}
-		if err, ok := r.refused[key]; ok {
-			r.mu.Unlock()
-			return Schema{}, err
-		}
-		if until, ok := r.unknown[key]; ok {
-			if time.Now().Before(until) {
+		if refused, ok := r.refused[key]; ok {
+			if time.Now().Before(refused.until) {
 				r.mu.Unlock()
-				return Schema{}, notFound(key)
+				return Schema{}, refused.err
 			}
-			delete(r.unknown, key)
+			delete(r.refused, key)
 		}
 		f := r.inFlight[key]
 		if f == nil {
@@ -439,17 +440,11 @@ func code(err error) int {
 
 func (r *HTTPRegistry) keepLocked(key schemaKey, schema Schema, err error) (Schema, error) {
 	switch {
-	case errors.Is(err, ErrSchemaNotFound):
-		if len(r.unknown) >= r.cfg.UnknownLimit {
-			clear(r.unknown) // costs some requests; a flood of made-up ids must not cost memory
+	case errors.Is(err, ErrSchemaNotFound), errors.Is(err, ErrSchemaUnsupported):
+		if len(r.refused) >= r.cfg.UnknownLimit {
+			clear(r.refused) // costs some requests; a flood of made-up ids must not cost memory
 		}
-		r.unknown[key] = time.Now().Add(r.cfg.UnknownFor)
-		return Schema{}, err
-	case errors.Is(err, ErrSchemaUnsupported):
-		if len(r.refused) >= maxCachedSchemas {
-			clear(r.refused)
-		}
-		r.refused[key] = err
+		r.refused[key] = refusal{err: err, until: time.Now().Add(r.cfg.UnknownFor)}
 		return Schema{}, err
 	case err != nil:
 		return Schema{}, fmt.Errorf("schema registry %s: %s: %w", r.cfg.URLs[0], key, err)

@@ -130,7 +130,7 @@ func TestUnknownIDIsRememberedForAWhileAndWithinItsLimit(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if n := len(registry.unknown); n > 3 {
+	if n := len(registry.refused); n > 3 {
 		t.Errorf("%d unknown ids are kept", n)
 	}
 	forgetful := connect(t, func(c *RegistryConfig) { c.UnknownFor = 0 }, url)

@@ -135,6 +135,38 @@ func TestReferencesThatLeadNowhereAreNoOutage(t *testing.T) {
 	}
 }
 
+func TestAReferenceThatComesBackMakesItsSchemaUsableAgain(t *testing.T) {
+	var there atomic.Bool
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.URL.Path == "/schemas/ids/5":
+			fmt.Fprint(w, `{"schema":"{\"type\":\"record\",\"name\":\"R\",\"fields\":[{\"name\":\"a\",\"type\":\"x.A\"}]}","references":[{"name":"x.A","subject":"a","version":1}]}`)
+		case there.Load():
+			fmt.Fprint(w, `{"subject":"a","version":1,"id":4,"schema":"{\"type\":\"enum\",\"name\":\"x.A\",\"symbols\":[\"p\",\"q\"]}"}`)
+		default:
+			w.WriteHeader(http.StatusNotFound)
+			fmt.Fprint(w, `{"error_code":40402,"message":"Version 1 not found."}`)
+		}
+	}))
+	defer server.Close()
+	registry := connect(t, func(c *RegistryConfig) { c.UnknownFor = 0 }, server.URL)
+	decoder, err := NewDecoder(DecoderConfig{Contract: Contract{[]Input{{Name: "a", Kind: Category}}}, Registry: registry})
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := NewRows(1, 1)
+	event := AppendFrame(nil, 5)
+	event = append(event, 2) // symbol q
+	var bad *RecordError
+	if err := decoder.Decode(t.Context(), event, rows); !errors.As(err, &bad) || bad.Class != SchemaMismatch || !strings.Contains(err.Error(), "refers to a version 1, which is not there") {
+		t.Fatalf("while the reference is not there: %v", err)
+	}
+	there.Store(true)
+	if err := decoder.Decode(t.Context(), event, rows); err != nil {
+		t.Errorf("once it is: %v", err)
+	}
+}
+
 func TestAnswersOnDiskServeWhileTheRegistryIsDown(t *testing.T) {
 	ctx := context.Background()
 	var front outage
