@@ -330,47 +330,30 @@ func (b *brokers) ends(ctx context.Context, topic string) (map[int32]int64, erro
 	return ends, nil
 }
 
-// readBack hands every record of the topic that a committed reader sees to fn, each partition's in order. It reads to
-// the end of the log, behind what a killed worker left open: that waits until the broker has ended it.
-func (b *brokers) readBack(ctx context.Context, topic string, fn func(*kgo.Record) error) error {
-	ends, err := b.ends(ctx, topic)
-	if err != nil {
-		return err
-	}
-	from, left := map[int32]kgo.Offset{}, 0
-	for partition, end := range ends {
-		if end > 0 {
-			from[partition] = kgo.NewOffset().AtStart()
-			left++
+// deleteRecords deletes what is before the offsets, by topic and partition.
+func (b *brokers) deleteRecords(ctx context.Context, before map[string]map[int32]int64) error {
+	request := kmsg.NewPtrDeleteRecordsRequest()
+	request.TimeoutMillis = 2000
+	for topic, offsets := range before {
+		t := kmsg.NewDeleteRecordsRequestTopic()
+		t.Topic = topic
+		for partition, offset := range offsets {
+			p := kmsg.NewDeleteRecordsRequestTopicPartition()
+			p.Partition, p.Offset = partition, offset
+			t.Partitions = append(t.Partitions, p)
 		}
+		request.Topics = append(request.Topics, t)
 	}
-	if left == 0 {
-		return nil
-	}
-	reader, err := b.client(kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords(),
-		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: from}), kgo.FetchMaxWait(100*time.Millisecond))
-	if err != nil {
-		return err
-	}
-	defer reader.Close()
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
-	defer cancel()
-	for left > 0 {
-		fetches := reader.PollFetches(ctx)
-		if err := fetches.Err0(); err != nil {
-			return fmt.Errorf("read %s back: %w", topic, err)
+	for _, shard := range b.admin.RequestSharded(ctx, request) {
+		if shard.Err != nil {
+			return shard.Err
 		}
-		fetches.EachRecord(func(r *kgo.Record) {
-			if !r.Attrs.IsControl() && err == nil {
-				err = fn(r)
+		for _, t := range shard.Resp.(*kmsg.DeleteRecordsResponse).Topics {
+			for _, p := range t.Partitions {
+				if err := codeError(p.ErrorCode); err != nil {
+					return fmt.Errorf("%s/%d: %w", t.Topic, p.Partition, err)
+				}
 			}
-			if end := ends[r.Partition]; r.Offset+1 >= end && end > 0 {
-				ends[r.Partition] = 0
-				left--
-			}
-		})
-		if err != nil {
-			return err
 		}
 	}
 	return nil

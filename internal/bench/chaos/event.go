@@ -33,6 +33,7 @@ type catalogue struct {
 	rows          *schemas.Rows
 	probabilities []float64 // of the rows
 	values        [][]byte  // framed events of the rows
+	keys          [][]byte  // of the customers
 }
 
 // newCatalogue trains the example model into dir and registers its events. Event times are a tenth of an hour behind,
@@ -77,10 +78,13 @@ func newCatalogue(ctx context.Context, dir, registryURL string, seed uint64, bad
 		}
 		c.values = append(c.values, value)
 	}
+	for i := range customers {
+		c.keys = append(c.keys, fmt.Appendf(nil, "customer-%04d", i))
+	}
 	return c, nil
 }
 
-// event is one record of the events topic. Its memory is the caller's until the next call of the catalogue.
+// event is one record of the events topic. Its header's memory is the caller's until the next call of the catalogue.
 type event struct {
 	number   uint64
 	customer int
@@ -103,7 +107,7 @@ func (c *catalogue) event(number uint64, e *event) {
 	h := mix(c.seed, number)
 	e.number, e.customer, e.row = number, int(h%customers), int(h>>16)%len(c.values)
 	e.time = c.base + int64(float64(number)*c.interval)
-	e.key = fmt.Appendf(e.key[:0], "customer-%04d", e.customer)
+	e.key = c.keys[e.customer]
 	e.value, e.class = c.values[e.row], ""
 	e.headers[0] = header{numberHeader, binary.BigEndian.AppendUint64(e.headers[0].value[:0], number)}
 	e.count = 1

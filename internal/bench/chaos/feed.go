@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,20 +20,29 @@ type feeder struct {
 	topic     string
 	rate      int
 	brokers   []string
-	steady    bool // the rate does not swing
+	steady    bool // the rate does not swing, and what an outage kept back is made up for
 
 	fed atomic.Int64 // events acknowledged
 
-	mu           sync.Mutex
-	acknowledged []bool // by number
+	mu      sync.Mutex
+	numbers numbers
 }
+
+// numbers are those of the events that were tried to be published: all before next.
+type numbers struct {
+	next   uint64
+	unsure []span // in ascending order: the brokers may hold them or not
+}
+
+type span struct{ first, end uint64 }
 
 const (
 	pulse      = 10 * time.Millisecond // how long events are gathered
 	mostAPulse = 5_000
+	makeUp     = time.Minute // of an outage, at most, with a steady rate
 )
 
-// run feeds until ctx ends. The rate swings between a fifth of the average and nearly three times as much, so that
+// run feeds until ctx ends. Unless it is steady the rate swings between a fifth of the average and nearly three times as much, so that
 // workers have both nothing to do and a backlog.
 func (f *feeder) run(ctx context.Context) {
 	for ctx.Err() == nil {
@@ -43,11 +53,29 @@ func (f *feeder) run(ctx context.Context) {
 	}
 }
 
-// numbers is how many events were tried to be published.
-func (f *feeder) numbers() []bool {
+// tried gives the numbers up to now.
+func (f *feeder) tried() numbers {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.acknowledged
+	return numbers{f.numbers.next, slices.Clone(f.numbers.unsure)}
+}
+
+// take gives the next n numbers, unsure until sure.
+func (f *feeder) take(n int) uint64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	first := f.numbers.next
+	f.numbers.next += uint64(n)
+	f.numbers.unsure = append(f.numbers.unsure, span{first, f.numbers.next})
+	return first
+}
+
+// sure says that the brokers hold the numbers that were taken last.
+func (f *feeder) sure(n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.numbers.unsure = f.numbers.unsure[:len(f.numbers.unsure)-1]
+	f.fed.Add(int64(n))
 }
 
 func (f *feeder) feed(ctx context.Context) error {
@@ -56,7 +84,9 @@ func (f *feeder) feed(ctx context.Context) error {
 		return err
 	}
 	defer client.CloseIdleConnections()
-	publisher, err := producer.NewIdempotent(producer.DefaultConfig(), client)
+	cfg := producer.DefaultConfig()
+	cfg.Compression = producer.LZ4
+	publisher, err := producer.NewIdempotent(cfg, client)
 	if err != nil {
 		return err
 	}
@@ -73,7 +103,11 @@ func (f *feeder) feed(ctx context.Context) error {
 			more *= swing(now.Sub(began))
 		}
 		due += more
-		due = min(due, 2*float64(f.rate)) // what an outage kept back is not all made up for
+		if f.steady {
+			due = min(due, makeUp.Seconds()*float64(f.rate))
+		} else {
+			due = min(due, 2*float64(f.rate)) // what an outage kept back is not all made up for
+		}
 		last = now
 		n := min(int(due), mostAPulse)
 		if n == 0 {
@@ -82,12 +116,9 @@ func (f *feeder) feed(ctx context.Context) error {
 		if err := publisher.Begin(ctx); err != nil {
 			return err
 		}
-		f.mu.Lock()
-		first := len(f.acknowledged)
-		f.acknowledged = append(f.acknowledged, make([]bool, n)...)
-		f.mu.Unlock()
-		for i := range n {
-			f.catalogue.event(uint64(first+i), &e)
+		first := f.take(n)
+		for i := range uint64(n) {
+			f.catalogue.event(first+i, &e)
 			headers = headers[:0]
 			for _, h := range e.headers[:e.count] {
 				headers = append(headers, producer.Header{Key: h.key, Value: h.value})
@@ -101,12 +132,7 @@ func (f *feeder) feed(ctx context.Context) error {
 		if err := publisher.Commit(context.WithoutCancel(ctx), producer.Member{}, nil); err != nil {
 			return err
 		}
-		f.mu.Lock()
-		for i := range n {
-			f.acknowledged[first+i] = true
-		}
-		f.mu.Unlock()
-		f.fed.Add(int64(n))
+		f.sure(n)
 		due -= float64(n)
 	}
 	return nil

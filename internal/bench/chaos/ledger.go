@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strconv"
@@ -17,21 +18,36 @@ import (
 )
 
 // ledger takes what the events topic holds and what a committed reader finds in the topics of the results, and gives
-// what is wrong with them. The events topic is the truth; it is shown first, then the others, every partition of each in
-// its order. One goroutine owns it.
+// what is wrong with them. The events topic is the truth: an event is shown before what came of it, every partition of
+// each topic in its order. It remembers an offset of an event as a whole while it is recent, and later only if something
+// is or may be wrong with it, so that a run may be long. One goroutine owns it.
 type ledger struct {
 	catalogue *catalogue
 	topic     string // of the events
+	recent    int    // offsets of a partition
 
-	acknowledged []bool // by number: the feeder knows that the brokers have the event
-	found        []bool // by number: the events topic holds it
-	partitions   []*partitionLedger
-	bad          map[place]*kgo.Record
-	states       map[string]*kgo.Record // newest of the state topic, by key
-	event        event
+	found      bits // by number: the events topic holds it
+	partitions []*partitionLedger
+	states     map[string]*kgo.Record // newest of the state topic, by key
+	event      event
 
 	verdict verdict
 }
+
+// recentOffsets of a partition are a minute or more of what the fastest run feeds.
+const recentOffsets = 1 << 19
+
+// bits is a set of small numbers.
+type bits []uint64
+
+func (b *bits) add(n uint64) {
+	for n/64 >= uint64(len(*b)) {
+		*b = append(*b, 0)
+	}
+	(*b)[n/64] |= 1 << (n % 64)
+}
+
+func (b bits) has(n uint64) bool { return n/64 < uint64(len(b)) && b[n/64]>>(n%64)&1 == 1 }
 
 type place struct {
 	partition int32
@@ -40,9 +56,12 @@ type place struct {
 
 // partitionLedger is one partition of the events.
 type partitionLedger struct {
-	numbers []uint64 // by offset: number of the event + 1; 0: the offset holds none
-	seen    []uint8  // by offset: how often it came out
-	newest  []int64  // by customer: offset of the last score + 1
+	first   int64            // offset of what is remembered as a whole
+	numbers []uint64         // from there on: number of the event + 1; 0: the offset holds none
+	seen    []uint8          // from there on: how often it came out
+	late    map[int64]uint64 // by offset before first: number of the event + 1, which has not come out
+	again   map[int64]bool   // offsets before first that came out more than once
+	newest  []int64          // by customer: offset of the last score + 1
 	counts  *drift.Accumulator
 	pending int
 }
@@ -97,11 +116,8 @@ func (v *verdict) fault(counter *int, format string, args ...any) {
 	}
 }
 
-func newLedger(c *catalogue, topic string, acknowledged []bool) *ledger {
-	return &ledger{
-		catalogue: c, topic: topic, acknowledged: acknowledged, found: make([]bool, len(acknowledged)),
-		bad: map[place]*kgo.Record{}, states: map[string]*kgo.Record{},
-	}
+func newLedger(c *catalogue, topic string) *ledger {
+	return &ledger{catalogue: c, topic: topic, recent: recentOffsets, states: map[string]*kgo.Record{}}
 }
 
 // addEvent takes one record of the events topic and counts it into the recount of its partition.
@@ -113,22 +129,27 @@ func (l *ledger) addEvent(r *kgo.Record) error {
 		if err != nil {
 			return err
 		}
-		l.partitions = append(l.partitions, &partitionLedger{newest: make([]int64, customers), counts: counts})
+		l.partitions = append(l.partitions, &partitionLedger{
+			late: map[int64]uint64{}, again: map[int64]bool{}, newest: make([]int64, customers), counts: counts,
+		})
 	}
+	e := &l.event
 	number, ok := numberOf(r)
-	if !ok || number >= uint64(len(l.found)) {
+	if ok && number < mostNumbers {
+		l.catalogue.event(number, e)
+		ok = same(e.key, r.Key) && same(e.value, r.Value) && sameHeaders(e.headers[:e.count], r.Headers) && len(r.Headers) == e.count
+	}
+	p := l.partitions[r.Partition]
+	if !ok || r.Offset < p.first {
 		return fmt.Errorf("%s/%d@%d: a record that this run did not feed", r.Topic, r.Partition, r.Offset)
 	}
-	l.found[number] = true
-	p := l.partitions[r.Partition]
-	for int64(len(p.numbers)) <= r.Offset {
+	l.found.add(number)
+	l.age(p)
+	for p.first+int64(len(p.numbers)) <= r.Offset {
 		p.numbers, p.seen = append(p.numbers, 0), append(p.seen, 0)
 	}
-	p.numbers[r.Offset] = number + 1
-	e := &l.event
-	l.catalogue.event(number, e)
+	p.numbers[r.Offset-p.first] = number + 1
 	if e.class != "" {
-		l.bad[place{r.Partition, r.Offset}] = r
 		return nil
 	}
 	numbers, categories := l.catalogue.rows.Row(e.row)
@@ -140,6 +161,29 @@ func (l *ledger) addEvent(r *kgo.Record) error {
 	return nil
 }
 
+// age remembers of what is no longer recent only what did not come out once.
+func (l *ledger) age(p *partitionLedger) {
+	if len(p.numbers) < 2*l.recent {
+		return
+	}
+	old := len(p.numbers) - l.recent
+	for i, number := range p.numbers[:old] {
+		offset := p.first + int64(i)
+		switch seen := p.seen[i]; {
+		case number == 0 || seen == 1:
+		case seen == 0:
+			p.late[offset] = number
+		default:
+			p.again[offset] = true
+		}
+	}
+	p.first += int64(old)
+	p.numbers, p.seen = p.numbers[:copy(p.numbers, p.numbers[old:])], p.seen[:copy(p.seen, p.seen[old:])]
+}
+
+// mostNumbers bounds what a record may claim to be.
+const mostNumbers = 1 << 34
+
 func numberOf(r *kgo.Record) (uint64, bool) {
 	if len(r.Headers) == 0 || r.Headers[0].Key != numberHeader || len(r.Headers[0].Value) != 8 {
 		return 0, false
@@ -147,17 +191,29 @@ func numberOf(r *kgo.Record) (uint64, bool) {
 	return binary.BigEndian.Uint64(r.Headers[0].Value), true
 }
 
-// known gives the event at a place, and marks that it came out.
+// known gives the event at a place, and marks that it came out. It is nil for one that came out so long ago that only
+// this is known.
 func (l *ledger) known(at place) (*event, bool) {
 	if at.partition < 0 || int(at.partition) >= len(l.partitions) {
 		return nil, false
 	}
 	p := l.partitions[at.partition]
-	if at.offset < 0 || at.offset >= int64(len(p.numbers)) || p.numbers[at.offset] == 0 {
+	if at.offset < 0 || at.offset >= p.first+int64(len(p.numbers)) {
 		return nil, false
 	}
-	p.seen[at.offset] = min(p.seen[at.offset], 250) + 1
-	l.catalogue.event(p.numbers[at.offset]-1, &l.event)
+	number := p.late[at.offset]
+	if at.offset >= p.first {
+		number = p.numbers[at.offset-p.first]
+		p.seen[at.offset-p.first] = min(p.seen[at.offset-p.first], 250) + 1
+	} else if number == 0 {
+		p.again[at.offset] = true
+		return nil, true
+	}
+	delete(p.late, at.offset)
+	if number == 0 {
+		return nil, false
+	}
+	l.catalogue.event(number-1, &l.event)
 	return &l.event, true
 }
 
@@ -179,6 +235,8 @@ func (l *ledger) addScore(r *kgo.Record) error {
 	switch {
 	case !ok || s.SourceTopic != l.topic:
 		v.fault(&v.WrongScores, "score of %s/%d@%d, where there is no event", s.SourceTopic, at.partition, at.offset)
+		return nil
+	case e == nil:
 		return nil
 	case e.class != "":
 		v.fault(&v.WrongScores, "score of %d@%d, which cannot be scored (%s)", at.partition, at.offset, e.class)
@@ -216,21 +274,27 @@ func (l *ledger) addDeadLetter(r *kgo.Record) error {
 	}
 	at := place{int32(partition), offset}
 	e, ok := l.known(at)
-	switch original := l.bad[at]; {
+	switch {
 	case !ok || text[schemas.HeaderTopic] != l.topic:
 		wrong("of %d@%d, where there is no event", at.partition, at.offset)
-	case original == nil:
+	case e == nil:
+	case e.class == "":
 		wrong("of %d@%d, which can be scored", at.partition, at.offset)
 	case text[schemas.HeaderClass] != string(e.class):
 		wrong("its class is %s, not %s", text[schemas.HeaderClass], e.class)
-	case !same(original.Key, r.Key) || !same(original.Value, r.Value):
+	case !same(e.key, r.Key) || !same(e.value, r.Value):
 		wrong("key or value are not those of %d@%d", at.partition, at.offset)
-	case len(r.Headers) < len(original.Headers) || !slices.EqualFunc(original.Headers, r.Headers[:len(original.Headers)], func(a, b kgo.RecordHeader) bool {
-		return a.Key == b.Key && same(a.Value, b.Value)
-	}):
+	case !sameHeaders(e.headers[:e.count], r.Headers):
 		wrong("the headers are not those of %d@%d", at.partition, at.offset)
 	}
 	return nil
+}
+
+// sameHeaders says that all begins with the event's.
+func sameHeaders(event []header, all []kgo.RecordHeader) bool {
+	return len(all) >= len(event) && slices.EqualFunc(event, all[:len(event)], func(a header, b kgo.RecordHeader) bool {
+		return a.key == b.Key && same(a.value, b.Value)
+	})
 }
 
 // same tells null from empty.
@@ -242,23 +306,34 @@ func (l *ledger) addState(r *kgo.Record) error {
 	return nil
 }
 
-// finish says what is wrong with everything that was shown.
-func (l *ledger) finish() (verdict, error) {
+// finish says what is wrong with everything that was shown of what was fed.
+func (l *ledger) finish(fed numbers) (verdict, error) {
 	v := &l.verdict
-	for number, acknowledged := range l.acknowledged {
-		if acknowledged && !l.found[number] {
+	unsure := fed.unsure
+	for number := range fed.next {
+		if len(unsure) > 0 && number >= unsure[0].end {
+			unsure = unsure[1:]
+		}
+		if !l.found.has(number) && (len(unsure) == 0 || number < unsure[0].first) {
 			v.fault(&v.Unwritten, "event %d was acknowledged, but the topic does not hold it", number)
 		}
 	}
 	for i, p := range l.partitions {
-		for offset, number := range p.numbers {
-			switch seen := p.seen[offset]; {
+		for at, number := range p.numbers {
+			offset := p.first + int64(at)
+			switch seen := p.seen[at]; {
 			case number == 0 || seen == 1:
 			case seen == 0:
-				v.fault(&v.Lost, "%d@%d came out nowhere", i, offset)
+				p.late[offset] = number
 			default:
-				v.fault(&v.Doubled, "%d@%d came out %d times", i, offset, seen)
+				p.again[offset] = true
 			}
+		}
+		for _, offset := range slices.Sorted(maps.Keys(p.late)) {
+			v.fault(&v.Lost, "%d@%d came out nowhere", i, offset)
+		}
+		for _, offset := range slices.Sorted(maps.Keys(p.again)) {
+			v.fault(&v.Doubled, "%d@%d came out more than once", i, offset)
 		}
 	}
 	for _, p := range l.partitions {

@@ -17,7 +17,7 @@ import (
 // output is what a run without a fault leaves in its topics.
 type output struct {
 	events, scores, dead, states []*kgo.Record
-	acknowledged                 []bool
+	fed                          numbers
 }
 
 const (
@@ -28,7 +28,7 @@ const (
 // perfect makes the output of n events.
 func perfect(t *testing.T, c *catalogue, n int) *output {
 	t.Helper()
-	o := &output{acknowledged: slices.Repeat([]bool{true}, n)}
+	o := &output{fed: numbers{next: uint64(n)}}
 	counts := make([]*drift.Accumulator, testPartitions)
 	for p := range counts {
 		var err error
@@ -79,20 +79,32 @@ func perfect(t *testing.T, c *catalogue, n int) *output {
 	return o
 }
 
-func (o *output) judge(t *testing.T, c *catalogue) verdict {
+// way of showing an output to a ledger: in so many parts, the results of one after the events of the next.
+type way struct{ parts, recent int }
+
+func (o *output) judge(t *testing.T, c *catalogue, w way) verdict {
 	t.Helper()
-	l := newLedger(c, testTopic, o.acknowledged)
-	for _, step := range []struct {
-		records []*kgo.Record
-		take    func(*kgo.Record) error
-	}{{o.events, l.addEvent}, {o.scores, l.addScore}, {o.dead, l.addDeadLetter}, {o.states, l.addState}} {
-		for _, r := range step.records {
-			if err := step.take(r); err != nil {
+	l := newLedger(c, testTopic)
+	l.recent = w.recent
+	show := func(records []*kgo.Record, part int, take func(*kgo.Record) error) {
+		if part < 0 || part >= w.parts {
+			return
+		}
+		for _, r := range records[len(records)*part/w.parts : len(records)*(part+1)/w.parts] {
+			if err := take(r); err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
-	v, err := l.finish()
+	for part := range w.parts + 1 {
+		show(o.events, part, l.addEvent)
+		show(o.scores, part-1, l.addScore)
+		show(o.dead, part-1, l.addDeadLetter)
+	}
+	for part := range w.parts {
+		show(o.states, part, l.addState)
+	}
+	v, err := l.finish(o.fed)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -139,12 +151,16 @@ func TestLedgerFindsWhatIsPlanted(t *testing.T) {
 			at := o.dead[0].Headers
 			offset, _ := strconv.ParseInt(string(at[len(at)-1].Value), 10, 64)
 			s := schemas.Score{SourceTopic: testTopic, SourceOffset: offset, SourcePartition: int32(at[len(at)-2].Value[0] - '0')}
-			o.scores = append(o.scores, &kgo.Record{Value: s.AppendAvro(schemas.AppendFrame(nil, 1))})
+			o.scores = slices.Insert(o.scores, 1, &kgo.Record{Value: s.AppendAvro(schemas.AppendFrame(nil, 1))})
 		}, verdict{WrongScores: 1, Doubled: 1}},
 		"two scores of a customer in the wrong order": {func(o *output) {
-			first := o.scores[10]
-			i := slices.IndexFunc(o.scores[11:], func(r *kgo.Record) bool { return bytes.Equal(r.Key, first.Key) })
-			o.scores[10], o.scores[11+i] = o.scores[11+i], o.scores[10]
+			for i := range o.scores { // two that are close
+				j := slices.IndexFunc(o.scores[i+1:i+20], func(r *kgo.Record) bool { return bytes.Equal(r.Key, o.scores[i].Key) })
+				if j >= 0 {
+					o.scores[i], o.scores[i+1+j] = o.scores[i+1+j], o.scores[i]
+					return
+				}
+			}
 		}, verdict{Disordered: 1}},
 		"a score of another customer": {func(o *output) {
 			r := *o.scores[9]
@@ -199,25 +215,30 @@ func TestLedgerFindsWhatIsPlanted(t *testing.T) {
 			r.Key = []byte("elsewhere")
 			o.states = append(o.states, &r)
 		}, verdict{WrongCounts: 1}},
-		"an acknowledged event that the topic does not hold": {func(o *output) { o.acknowledged = append(o.acknowledged, true) }, verdict{Unwritten: 1}},
-		"an event that was never acknowledged":               {func(o *output) { o.acknowledged = append(o.acknowledged, false) }, verdict{}},
+		"an acknowledged event that the topic does not hold": {func(o *output) { o.fed.next++ }, verdict{Unwritten: 1}},
+		"an event that was never acknowledged": {func(o *output) {
+			o.fed = numbers{events + 1, []span{{events, events + 1}}}
+		}, verdict{}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := perfect(t, c, events)
 			c2.plant(o)
-			got := o.judge(t, c)
-			faults := verdict{
-				Unwritten: got.Unwritten, Lost: got.Lost, Doubled: got.Doubled, Disordered: got.Disordered,
-				WrongScores: got.WrongScores, WrongDeadLetters: got.WrongDeadLetters, WrongCounts: got.WrongCounts,
-			}
-			if faults.String() != c2.want.String() {
-				t.Errorf("found %s\nwant  %s\n%v", &faults, &c2.want, got.Examples)
-			}
-			if got.faults() != len(got.Examples) {
-				t.Errorf("%d faults, in words: %q", got.faults(), got.Examples)
-			}
-			if got.Events != len(o.events) || got.Scores != len(o.scores) || got.DeadLetters != len(o.dead) || got.States == 0 {
-				t.Errorf("looked at %s", &got)
+			// All at once; while it grows: results that come while their event is recent, and long after.
+			for _, w := range []way{{1, recentOffsets}, {10, 500}, {10, 64}} {
+				got := o.judge(t, c, w)
+				faults := verdict{
+					Unwritten: got.Unwritten, Lost: got.Lost, Doubled: got.Doubled, Disordered: got.Disordered,
+					WrongScores: got.WrongScores, WrongDeadLetters: got.WrongDeadLetters, WrongCounts: got.WrongCounts,
+				}
+				if faults.String() != c2.want.String() {
+					t.Errorf("%v: found %s\nwant  %s\n%v", w, &faults, &c2.want, got.Examples)
+				}
+				if got.faults() != len(got.Examples) {
+					t.Errorf("%v: %d faults, in words: %q", w, got.faults(), got.Examples)
+				}
+				if got.Events != len(o.events) || got.Scores != len(o.scores) || got.DeadLetters != len(o.dead) || got.States == 0 {
+					t.Errorf("%v: looked at %s", w, &got)
+				}
 			}
 		})
 	}

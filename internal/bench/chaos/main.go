@@ -36,6 +36,8 @@ type settings struct {
 	partitions int
 	workers    int
 	limit      time.Duration
+	most       time.Duration
+	soak       bool
 	logs       string
 	report     string
 	recovery   int
@@ -83,6 +85,8 @@ func torment(ctx context.Context, args []string) error {
 	flags.IntVar(&s.partitions, "partitions", 6, "of the events topic at first")
 	flags.IntVar(&s.workers, "workers", 3, "that are always there")
 	flags.DurationVar(&s.limit, "limit", 0, "begin no round after this time; 0: no limit")
+	flags.DurationVar(&s.most, "most", 0, "begin no fault of a round after this time; 0: no limit")
+	flags.BoolVar(&s.soak, "soak", false, "a steady rate, outages made up for, and a first worker that no fault ends, to see what grows")
 	flags.StringVar(&s.logs, "logs", os.TempDir(), "directory for configurations and logs; those of rounds with a fault of the product stay")
 	flags.StringVar(&s.report, "report", "", "file to append an outcome a round to, as JSON lines")
 	flags.IntVar(&s.recovery, "recovery", 0, "instead: measure how long scores stand still, so many times for each fault alone")
@@ -91,6 +95,9 @@ func torment(ctx context.Context, args []string) error {
 	}
 	if s.seed == 0 {
 		s.seed = uint64(time.Now().Unix())
+	}
+	if s.soak && s.workers < 2 {
+		return fmt.Errorf("-soak -workers %d: one lives on, so there must be at least one more", s.workers)
 	}
 	from, err := named(kinds(), s.kinds)
 	if err != nil {
@@ -159,7 +166,7 @@ func playRound(ctx context.Context, s settings, from []kind, b *brokers, registr
 	if err != nil {
 		return nil, err
 	}
-	o, err := r.run(ctx, newPlan(newRandom(seed), from, faults, s.workers, s.nodes, s.gap))
+	o, err := r.run(ctx, newPlan(newRandom(seed), from, faults, s.workers, s.nodes, s.gap, s.soak))
 	if err != nil {
 		return nil, err
 	}

@@ -26,6 +26,7 @@ type round struct {
 	cfg       config.Config
 	catalogue *catalogue
 	feeder    *feeder
+	readBack  *readBack
 	watch     *watch
 	seats     []*workerSeat
 	turns     map[target]chan struct{}
@@ -78,6 +79,7 @@ type outcome struct {
 	Variant   variant              `json:"variant"`
 	Began     time.Time            `json:"began"`
 	Seconds   float64              `json:"seconds"`
+	Rate      float64              `json:"rate"` // events a second that the brokers acknowledged
 	Faults    map[string]int       `json:"faults"`
 	Recovered map[string][]float64 `json:"recovered"` // by kind: seconds from the fault's end until every partition went on
 	Verdict   verdict              `json:"verdict"`
@@ -108,10 +110,10 @@ func newRound(ctx context.Context, s settings, b *brokers, registry string, seed
 		return nil, err
 	}
 	r.configure()
-	r.feeder = &feeder{catalogue: r.catalogue, topic: r.cfg.Topics.Events, rate: s.rate, brokers: b.addresses}
+	r.feeder = &feeder{catalogue: r.catalogue, topic: r.cfg.Topics.Events, rate: s.rate, brokers: b.addresses, steady: s.soak}
 	r.watch = &watch{round: r}
 	for _, topic := range r.topics() {
-		partitions, settings := s.partitions, map[string]string(nil)
+		partitions, settings := s.partitions, map[string]string{"segment.bytes": "67108864"}
 		if topic == r.cfg.Topics.DriftState {
 			partitions, settings = 2, map[string]string{"cleanup.policy": "compact", "segment.bytes": "4194304"}
 		}
@@ -192,18 +194,26 @@ func (r *round) run(ctx context.Context, plan []*fault) (*outcome, error) {
 			return nil, err
 		}
 	}
+	var err error
+	r.readBack, err = newReadBack(r)
+	defer r.readBack.close()
+	if err != nil {
+		return nil, err
+	}
 	background, stop := context.WithCancel(ctx)
 	defer stop()
 	g, background := errgroup.WithContext(background)
 	feeding, stopFeed := context.WithCancel(background)
-	fed := make(chan struct{})
+	fed, began, rate := make(chan struct{}), time.Now(), 0.0
 	g.Go(func() error {
 		defer close(fed)
 		r.feeder.run(feeding)
+		rate = float64(r.feeder.fed.Load()) / time.Since(began).Seconds()
 		return nil
 	})
 	g.Go(func() error { return r.watch.run(background) })
-	err := until(ctx, time.Minute, "every partition has been committed", func() bool {
+	g.Go(func() error { return r.readBack.run(background) })
+	err = until(ctx, time.Minute, "every partition has been committed", func() bool {
 		r.watch.mu.Lock()
 		defer r.watch.mu.Unlock()
 		return len(r.watch.seen) == r.settings.partitions
@@ -212,14 +222,15 @@ func (r *round) run(ctx context.Context, plan []*fault) (*outcome, error) {
 		stopFeed()
 		return nil, errors.Join(err, errors.New(lastLines(r.seats[0].log, 0, 1)))
 	}
-	err = r.carryOut(ctx, plan)
+	err = r.carryOut(background, plan)
 	if err == nil {
-		err = until(ctx, stuckAfter+time.Minute, "all partitions go on after the last fault", r.watch.settled)
+		err = until(background, stuckAfter+time.Minute, "all partitions go on after the last fault", r.watch.settled)
 	}
 	stopFeed()
 	<-fed
 	if err != nil {
-		return nil, err
+		stop()
+		return nil, errors.Join(err, g.Wait())
 	}
 	if err := r.bringUp(ctx); err != nil {
 		return nil, err
@@ -239,7 +250,7 @@ func (r *round) run(ctx context.Context, plan []*fault) (*outcome, error) {
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
-	return r.judge(ctx, plan)
+	return r.judge(ctx, plan, rate)
 }
 
 // bringUp takes back what faults may have left, which is nothing, unless a process ended by itself.
@@ -279,22 +290,20 @@ func (r *round) positions(ctx context.Context) string {
 	return fmt.Sprintf("committed %v of %v %v", committed, ends, err)
 }
 
-// judge reads everything back.
-func (r *round) judge(ctx context.Context, plan []*fault) (*outcome, error) {
-	l := newLedger(r.catalogue, r.cfg.Topics.Events, r.feeder.numbers())
-	t := r.cfg.Topics
-	err := errors.Join(
-		r.brokers.readBack(ctx, t.Events, l.addEvent), r.brokers.readBack(ctx, t.Scores, l.addScore),
-		r.brokers.readBack(ctx, t.DeadLetters, l.addDeadLetter), r.brokers.readBack(ctx, t.DriftState, l.addState),
-	)
-	if err != nil {
-		return nil, err
+// judge reads the rest back.
+func (r *round) judge(ctx context.Context, plan []*fault, rate float64) (*outcome, error) {
+	if err := r.readBack.rest(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil, err
+		}
+		r.stuck("not all was read, and what was not counts as lost: %v", err)
 	}
 	o := &outcome{
-		Seed: r.catalogue.seed, Nodes: r.settings.nodes, Variant: r.variant, Began: r.began,
+		Seed: r.catalogue.seed, Nodes: r.settings.nodes, Variant: r.variant, Began: r.began, Rate: rate,
 		Faults: map[string]int{}, Recovered: map[string][]float64{}, Sizes: map[string][]size{},
 	}
-	if o.Verdict, err = l.finish(); err != nil {
+	var err error
+	if o.Verdict, err = r.readBack.ledger.finish(r.feeder.tried()); err != nil {
 		return nil, err
 	}
 	for _, f := range plan {
