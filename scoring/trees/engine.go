@@ -25,6 +25,8 @@ type Scratch struct {
 	single []int32 // views of the inputs of lanes rows, slot by slot
 	double []int64
 
+	ballots ballotScratch
+
 	views        []int64   // views of one row
 	taken        []uint8   // for each split, bit 0 or 1: the side that the row takes
 	above, below []float64 // for each split and point: products of edges above, sums over leaves below
@@ -73,9 +75,9 @@ func (e *Engine) Margins(rows []float64, n int, out []float64, s *Scratch) {
 	for first := 0; first < n; first += blockRows {
 		last := min(n, first+blockRows)
 		if e.single != nil {
-			s.single = e.single.margins(&e.ensemble, rows[first*features:last*features], last-first, out[first*outputs:last*outputs], s.single)
+			s.single = e.single.margins(&e.ensemble, rows[first*features:last*features], last-first, out[first*outputs:last*outputs], s.single, &s.ballots)
 		} else {
-			s.double = e.double.margins(&e.ensemble, rows[first*features:last*features], last-first, out[first*outputs:last*outputs], s.double)
+			s.double = e.double.margins(&e.ensemble, rows[first*features:last*features], last-first, out[first*outputs:last*outputs], s.double, &s.ballots)
 		}
 	}
 	e.finish(out)

@@ -13,65 +13,106 @@ import (
 // that lie on them, beside them, beyond all numbers or nowhere.
 func TestMarginsOfLaidOutTreesAreThoseOfTheTreesAsTheyAre(t *testing.T) {
 	random := rand.New(rand.NewPCG(7, 8))
-	special := []float64{
-		math.NaN(), math.Inf(1), math.Inf(-1), 0, math.Copysign(0, -1), 1e-36, -1e-36, 1e-35, 1e-34, -1e-34, 1e300, -1e300,
-		math.MaxFloat32, -math.MaxFloat32, math.SmallestNonzeroFloat32, -math.SmallestNonzeroFloat64, math.MaxFloat64,
-	}
-	for round := range 200 {
-		features := 1 + random.IntN(9)
-		if round%20 == 0 {
-			features = 400 // more views than a node can name
-		}
-		e := Ensemble{
-			Features: features, Outputs: 1 + random.IntN(3), Input: Precision(random.IntN(2)), Sum: Precision(random.IntN(2)),
-			TinyIsZero: random.IntN(2) == 0, Divisor: float64(random.IntN(4)), BaseLast: random.IntN(2) == 0,
-		}
-		if random.IntN(2) == 0 {
-			for range e.Outputs {
-				e.Base = append(e.Base, random.NormFloat64())
-			}
-		}
-		for range 1 + random.IntN(20) + features/10 {
-			tree := grown(random, features, e.Outputs, random.IntN(12))
-			strange(random, &tree, features, special[1:])
-			e.Trees = append(e.Trees, tree)
-		}
+	inBlocks, sets := 0, 0
+	for round := range 120 {
+		e := strangeEnsemble(random, round)
 		engine, err := Compile(e)
 		if err != nil {
 			t.Fatal(err)
 		}
-		n := 1 + random.IntN(600)
+		n := 1 + random.IntN(400)
 		if round%3 == 0 {
 			n = 1 + random.IntN(lanes)
 		}
-		rows := make([]float64, n*features)
-		for i := range rows {
-			switch tree := &e.Trees[random.IntN(len(e.Trees))]; random.IntN(4) {
-			case 0:
-				rows[i] = special[random.IntN(len(special))]
-			case 1:
-				x := tree.Nodes[random.IntN(len(tree.Nodes))].Threshold
-				rows[i] = []float64{x, math.Nextafter(x, 9), math.Nextafter(x, -9), float64(math.Nextafter32(float32(x), 9))}[random.IntN(4)]
-			case 2:
-				rows[i] = float64(random.IntN(80) - 10)
-			default:
-				rows[i] = random.NormFloat64()
+		rows := strangeRows(random, &e, n)
+		sameMargins(t, engine, rows, n, fmt.Sprintf("round %d", round))
+		// By ballot wherever it can be, in runs as short as they come.
+		if n = min(n, 100); n < lanes {
+			continue
+		}
+		words := []int{0, 50, wordsOfRun}[random.IntN(3)]
+		if f := engine.single; f != nil {
+			f.ballots, f.least = layBallots(&engine.ensemble, f, words), lanes
+			for _, b := range f.ballots {
+				inBlocks, sets = inBlocks+b.last-b.first, sets+len(b.sets)
+			}
+		} else {
+			f := engine.double
+			f.ballots, f.least = layBallots(&engine.ensemble, f, words), lanes
+			for _, b := range f.ballots {
+				inBlocks, sets = inBlocks+b.last-b.first, sets+len(b.sets)
 			}
 		}
-		var s Scratch
-		got, want := make([]float64, n*e.Outputs), make([]float64, e.Outputs)
-		engine.Margins(rows, n, got, &s)
-		for r := range n {
-			row := rows[r*features : (r+1)*features]
-			engine.begin(want)
-			for i := range e.Trees {
-				e.walk(&e.Trees[i], row, want)
-			}
-			engine.finish(want)
-			for k := range want {
-				if x := got[r*e.Outputs+k]; x != want[k] && !(x != x && want[k] != want[k]) {
-					t.Fatalf("round %d, row %d of %d %v, output %d: got %v, want %v", round, r, n, row, k, x, want[k])
-				}
+		sameMargins(t, engine, rows, n, fmt.Sprintf("round %d, runs of %d words", round, words))
+	}
+	if inBlocks < 300 || sets < 300 {
+		t.Errorf("%d trees in blocks, %d sets", inBlocks, sets)
+	}
+}
+
+func strangeEnsemble(random *rand.Rand, round int) Ensemble {
+	features := 1 + random.IntN(9)
+	if round%20 == 0 {
+		features = 400 // more views than a node can name
+	}
+	e := Ensemble{
+		Features: features, Outputs: 1 + random.IntN(3), Input: Precision(random.IntN(2)), Sum: Precision(random.IntN(2)),
+		TinyIsZero: random.IntN(2) == 0, Divisor: float64(random.IntN(4)), BaseLast: random.IntN(2) == 0,
+	}
+	if random.IntN(2) == 0 {
+		for range e.Outputs {
+			e.Base = append(e.Base, random.NormFloat64())
+		}
+	}
+	for range 1 + random.IntN(20) + features/10 {
+		tree := grown(random, features, e.Outputs, random.IntN(12))
+		strange(random, &tree, features, specialNumbers[1:])
+		e.Trees = append(e.Trees, tree)
+	}
+	return e
+}
+
+// specialNumbers begins with NaN.
+var specialNumbers = []float64{
+	math.NaN(), math.Inf(1), math.Inf(-1), 0, math.Copysign(0, -1), 1e-36, -1e-36, 1e-35, 1e-34, -1e-34, 1e300, -1e300,
+	math.MaxFloat32, -math.MaxFloat32, math.SmallestNonzeroFloat32, -math.SmallestNonzeroFloat64, math.MaxFloat64,
+}
+
+func strangeRows(random *rand.Rand, e *Ensemble, n int) []float64 {
+	rows := make([]float64, n*e.Features)
+	for i := range rows {
+		switch tree := &e.Trees[random.IntN(len(e.Trees))]; random.IntN(4) {
+		case 0:
+			rows[i] = specialNumbers[random.IntN(len(specialNumbers))]
+		case 1:
+			x := tree.Nodes[random.IntN(len(tree.Nodes))].Threshold
+			rows[i] = []float64{x, math.Nextafter(x, 9), math.Nextafter(x, -9), float64(math.Nextafter32(float32(x), 9))}[random.IntN(4)]
+		case 2:
+			rows[i] = float64(random.IntN(80) - 10)
+		default:
+			rows[i] = random.NormFloat64()
+		}
+	}
+	return rows
+}
+
+// sameMargins compares the margins of n rows with those of the walk over the nodes.
+func sameMargins(t *testing.T, engine *Engine, rows []float64, n int, what string) {
+	t.Helper()
+	var s Scratch
+	e := &engine.ensemble
+	got, want := make([]float64, n*e.Outputs), make([]float64, e.Outputs)
+	engine.Margins(rows, n, got, &s)
+	for r := range n {
+		row := rows[r*e.Features : (r+1)*e.Features]
+		engine.begin(want)
+		for i := range e.Trees {
+			e.walk(&e.Trees[i], row, want)
+		}
+		engine.finish(want)
+		for k := range want {
+			if x := got[r*e.Outputs+k]; x != want[k] && !(x != x && want[k] != want[k]) {
+				t.Fatalf("%s, row %d of %d %v, output %d: got %v, want %v", what, r, n, row, k, x, want[k])
 			}
 		}
 	}
@@ -91,6 +132,8 @@ func strange(random *rand.Rand, t *Tree, features int, special []float64) {
 		case n.Left < 0:
 		case random.IntN(6) == 0 && !plain:
 			n.Threshold = special[random.IntN(len(special))]
+		case plain && random.IntN(4) == 0 && features < 100:
+			n.Kind, n.Set, n.SetRight, n.Missing = InSet, int32(random.IntN(3)), random.IntN(2) == 0, NaNMissing
 		case plain:
 		case random.IntN(60) == 0:
 			n.Kind, n.Threshold = Equal, float64(random.IntN(4))
@@ -99,6 +142,41 @@ func strange(random *rand.Rand, t *Tree, features int, special []float64) {
 			n.Missing %= 2 * Missing(1+random.IntN(2))
 		}
 	}
+}
+
+// TestRunsStayWithinTheirWords: trees that ask for a new set of many categories at every split.
+func TestRunsStayWithinTheirWords(t *testing.T) {
+	random := rand.New(rand.NewPCG(9, 10))
+	e := Ensemble{Features: 300, Outputs: 1}
+	for range 12 {
+		var tree Tree
+		for i := range 255 { // a chain: even nodes are splits
+			set := Set{Bits: make([]uint32, 40)}
+			for range maxMembers {
+				c := random.IntN(1280)
+				set.Bits[c/32] |= 1 << (c % 32)
+			}
+			tree.Sets = append(tree.Sets, set)
+			tree.Nodes = append(tree.Nodes, Node{Left: int32(2*i + 1), Right: int32(2*i + 2), Feature: int32(random.IntN(120)), Kind: InSet, Set: int32(i), MissingLeft: i%2 == 0})
+			tree.Nodes = append(tree.Nodes, Node{Left: -1, Right: -1, Value: random.NormFloat64()})
+		}
+		tree.Nodes = append(tree.Nodes, Node{Left: -1, Right: -1, Value: 1})
+		e.Trees = append(e.Trees, tree)
+	}
+	engine, err := Compile(e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := make([]float64, 64*e.Features)
+	for i := range rows {
+		rows[i] = float64(random.IntN(1300))
+	}
+	f := engine.double
+	f.ballots = layBallots(&engine.ensemble, f, wordsOfRun)
+	if len(f.ballots) < 3 {
+		t.Fatalf("%d runs", len(f.ballots))
+	}
+	sameMargins(t, engine, rows, 64, "many sets")
 }
 
 // TestEngineDoesNotAllocate holds a batch, a row alone and contributions to the memory of the scratch.

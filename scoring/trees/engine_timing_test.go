@@ -4,6 +4,7 @@ package trees
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"syscall"
 	"testing"
@@ -19,7 +20,7 @@ func processorTime(b *testing.B) time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// full makes an ensemble of complete trees over float32 inputs, as XGBoost grows them.
+// full makes an ensemble of complete trees as XGBoost grows them, with thresholds of a histogram.
 func full(count, depth, features int, precision Precision) Ensemble {
 	random := rand.New(rand.NewPCG(3, 4))
 	e := Ensemble{Features: features, Outputs: 1, Input: precision, Sum: precision, Base: []float64{0.25}}
@@ -32,7 +33,7 @@ func full(count, depth, features int, precision Precision) Ensemble {
 			t.Nodes = append(t.Nodes, n)
 			if depth > 0 {
 				n.Feature, n.Kind, n.MissingLeft = int32(random.IntN(features)), Less, random.IntN(2) == 0
-				n.Threshold = precision.round(random.NormFloat64() / 2)
+				n.Threshold = math.Round(random.NormFloat64()*32) / 64
 				share := 0.2 + 0.6*random.Float64()
 				n.Left = grow(depth-1, share*cover)
 				n.Right = grow(depth-1, cover-share*cover)
@@ -63,12 +64,28 @@ func BenchmarkMargins(b *testing.B) {
 		name         string
 		count, depth int
 		precision    Precision
-	}{{"100x6", 100, 6, Float32}, {"100x6-double", 100, 6, Float64}, {"500x8", 500, 8, Float32}} {
-		engine, err := Compile(full(c.count, c.depth, features, c.precision))
+		exact        bool // no threshold occurs twice
+	}{
+		{"100x6", 100, 6, Float32, false},
+		{"100x6-double", 100, 6, Float64, false},
+		{"100x6-exact", 100, 6, Float32, true},
+		{"500x8", 500, 8, Float32, false},
+		{"500x8-exact", 500, 8, Float32, true},
+	} {
+		e := full(c.count, c.depth, features, c.precision)
+		if c.exact {
+			random := rand.New(rand.NewPCG(7, 8))
+			for _, t := range e.Trees {
+				for i := range t.Nodes {
+					t.Nodes[i].Threshold += random.Float64() / 64
+				}
+			}
+		}
+		engine, err := Compile(e)
 		if err != nil {
 			b.Fatal(err)
 		}
-		for _, batch := range []int{1, 64, 1024} {
+		for _, batch := range []int{1, 16, 64, 1024} {
 			b.Run(fmt.Sprintf("%s/batch=%d", c.name, batch), func(b *testing.B) {
 				var s Scratch
 				out := make([]float64, batch)

@@ -1,6 +1,11 @@
 package trees
 
-import "math"
+import (
+	"math"
+	"slices"
+
+	"github.com/churnstream/churnstream/scoring/internal/ballot"
+)
 
 // The shape of a block of rows: lanes rows walk through a tree side by side, so that the latency of
 // one hides behind the others; a tree stays in the cache for blockRows rows.
@@ -53,6 +58,9 @@ type forest[K key] struct {
 	slotOf []uint16
 	// leaves are the values of the leaves, tree by tree; of a vector, Outputs in a row.
 	leaves []float64
+	// ballots are the runs of trees that are laid out for blocks of rows as well.
+	ballots []*ballots[K]
+	least   int // rows that are worth a block, from lanes on
 }
 
 // node packs left, the index of the left child, above slot, which has 8 bits.
@@ -143,6 +151,11 @@ func flatten[K key](e *Ensemble) *forest[K] {
 	for i := range e.Trees {
 		t := &e.Trees[i]
 		f.trees = append(f.trees, f.add(e, t, known))
+	}
+	f.ballots = slices.DeleteFunc(layBallots(e, f, wordsOfRun), func(b *ballots[K]) bool { return b.least > ballot.Rows })
+	f.least = lanes
+	for _, b := range f.ballots {
+		f.least = max(f.least, b.least)
 	}
 	return f
 }
@@ -318,7 +331,16 @@ func lower[K key](n *Node) (K, slot, bool) {
 
 // margins adds the leaves of n rows, at most blockRows, to out. It returns the views, which may have
 // grown.
-func (f *forest[K]) margins(e *Ensemble, rows []float64, n int, out []float64, views []K) []K {
+func (f *forest[K]) margins(e *Ensemble, rows []float64, n int, out []float64, views []K, s *ballotScratch) []K {
+	// Blocks of 64 rows, then the rows that are too few for one.
+	whole := n / ballot.Rows * ballot.Rows
+	if n-whole >= f.least {
+		whole = n
+	}
+	if len(f.ballots) > 0 && whole > 0 {
+		views = f.inBlocks(e, rows, whole, out, views, s)
+		rows, n, out = rows[whole*e.Features:], n-whole, out[whole*e.Outputs:]
+	}
 	if n < lanes {
 		views = grow(views, max(maxSlots, len(f.slots)))
 		for r := range n {
@@ -326,16 +348,52 @@ func (f *forest[K]) margins(e *Ensemble, rows []float64, n int, out []float64, v
 		}
 		return views
 	}
-	// Lane blocks begin len(slots)·lanes apart; behind the last one is room for the reach of an
-	// 8-bit slot.
+	views = f.fillAll(e, rows, n, views)
+	f.walk(e, rows, n, out, views, 0, len(f.trees))
+	return views
+}
+
+// inBlocks adds the leaves of n rows, at least lanes, where there are ballots by them.
+func (f *forest[K]) inBlocks(e *Ensemble, rows []float64, n int, out []float64, views []K, s *ballotScratch) []K {
+	at, filled := 0, false
+	walkTo := func(next int) {
+		if at == next {
+			return
+		}
+		if !filled {
+			views, filled = f.fillAll(e, rows, n, views), true
+		}
+		f.walk(e, rows, n, out, views, at, next)
+	}
+	for _, b := range f.ballots {
+		walkTo(b.first)
+		for r := 0; r < n; r += ballot.Rows {
+			b.add(e, rows[r*e.Features:], min(n-r, ballot.Rows), out[r*e.Outputs:], s)
+		}
+		at = b.last
+	}
+	walkTo(len(f.trees))
+	return views
+}
+
+// fillAll writes the views of n rows, at least lanes, in blocks of lanes rows len(slots)·lanes apart; behind the
+// last one is room for the reach of an 8-bit slot.
+func (f *forest[K]) fillAll(e *Ensemble, rows []float64, n int, views []K) []K {
 	stride := len(f.slots) * lanes
 	blocks := (n + lanes - 1) / lanes
 	views = grow(views, blocks*stride+maxSlots*lanes)
 	for b := range blocks {
 		f.fill(e, rows, min(b*lanes, n-lanes), views[b*stride:])
 	}
+	return views
+}
+
+// walk adds the leaves of n rows, at least lanes, of the trees from first on up to last.
+func (f *forest[K]) walk(e *Ensemble, rows []float64, n int, out []float64, views []K, first, last int) {
+	stride := len(f.slots) * lanes
+	blocks := (n + lanes - 1) / lanes
 	var leaf [lanes]uint32
-	for i := range f.trees {
+	for i := first; i < last; i++ {
 		t := &f.trees[i]
 		if t.kind == walked {
 			for r := range n {
@@ -362,7 +420,6 @@ func (f *forest[K]) margins(e *Ensemble, rows []float64, n int, out []float64, v
 			f.add8(e, t, leaf[skip:], out[first*e.Outputs:])
 		}
 	}
-	return views
 }
 
 // fill writes the views of the rows from first on, lane by lane.
