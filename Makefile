@@ -52,6 +52,12 @@ test: ## Run all tests, with the race detector where there is a C compiler; need
 test-kafka: ## Run the transport tests on a real Kafka (KAFKA_VERSION=4.3, 4.1, 3.9); needs Java and Maven
 	KAFKA_VERSION=$(KAFKA_VERSION) deploy/kafka/kafka.sh run go test $(RACE) -count=1 -p=1 $(TRANSPORT)
 
+.PHONY: test-counts
+test-counts: ## Compare the drift counts with a recount after 100 kills and rebalances, on the embedded broker and a real Kafka; needs Java and Maven
+	CHURNSTREAM_TEST_CHAOS=100 go test -count=1 -v -run TestCountsEqualARecount ./internal/worker
+	KAFKA_VERSION=$(KAFKA_VERSION) deploy/kafka/kafka.sh run env CHURNSTREAM_TEST_CHAOS=100 \
+		go test -count=1 -v -run TestCountsEqualARecount ./internal/worker
+
 .PHONY: test-registry
 test-registry: ## Run the tests of schema evolution on a real registry (Apicurio); needs Java and Maven
 	deploy/registry/apicurio.sh run go test $(RACE) -count=1 -p=1 -run 'Refer|SchemaCheck|Evolve|RefusesEndsTheStart|RegistryOutage' \

@@ -115,6 +115,7 @@ type CalibrationReport struct {
 	Pairs         uint64
 	Customers     float64 // independent ones that the pairs are worth
 	State         CalibrationState
+	Needed        float64 // nats of evidence that call a bin miscalibrated
 	Brier         float64 // mean of (p−y)²
 	ExpectedError float64 // expected calibration error: mean |p̄−ȳ| of the bins, by their pairs
 	MeanScore     float64
@@ -154,7 +155,7 @@ func (c *Calibration) Report(cfg CalibrationConfig) (CalibrationReport, error) {
 	}
 	design := c.Groups.DesignEffect()
 	scores, outcomes, squares, off := 0.0, 0.0, 0.0, 0.0
-	needed := math.Log(2 * float64(len(c.Bins)) / cfg.Chance)
+	r.Needed = math.Log(2 * float64(len(c.Bins)) / cfg.Chance)
 	for i := range c.Bins {
 		b := &c.Bins[i]
 		if b.Pairs == 0 {
@@ -167,7 +168,7 @@ func (c *Calibration) Report(cfg CalibrationConfig) (CalibrationReport, error) {
 		off += math.Abs(b.Probabilities - float64(b.Outcomes))
 		point := b.point(design, cfg)
 		if float64(b.Pairs)/design >= cfg.Pairs {
-			point.Miscalibrated = point.Evidence > needed
+			point.Miscalibrated = point.Evidence > r.Needed
 			switch {
 			case point.Miscalibrated:
 				r.State = Miscalibrated

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/churnstream/churnstream/schemas"
 )
 
 func calibrationProfile(t testing.TB) *Profile {
@@ -128,4 +130,55 @@ func TestCalibrationSaysNothingOfTooFewPairsAndCountsCustomersOnce(t *testing.T)
 	for _, key := range []string{"calibration.relevant:", "calibration.chance:", "calibration.pairs:"} {
 		require.ErrorContains(t, err, key)
 	}
+}
+
+// reportOf is a report of pairs whose outcomes truth makes of the scores.
+func reportOf(t *testing.T, n int, truth func(float64) float64) CalibrationReport {
+	t.Helper()
+	c := NewCalibration(calibrationProfile(t))
+	pairs(t, c, n, 11, truth)
+	r, err := c.Report(DefaultCalibrationConfig())
+	require.NoError(t, err)
+	return r
+}
+
+func TestMiscalibrationIsRaisedOnceAndClearedOnce(t *testing.T) {
+	model := ModelName{Name: "m", Version: "1", Digest: "d"}
+	good, bad := reportOf(t, 3000, same), reportOf(t, 3000, func(p float64) float64 { return min(1, p+0.2) })
+	unsure := reportOf(t, 20, same)
+	require.Equal(t, []CalibrationState{Calibrated, Miscalibrated, CalibrationInsufficient}, []CalibrationState{good.State, bad.State, unsure.State})
+
+	require.Nil(t, good.Alert(model, nil, 0, 1000, 5))
+	require.Nil(t, unsure.Alert(model, nil, 0, 1000, 5))
+	raised := bad.Alert(model, nil, 0, 1000, 5)
+	require.NotNil(t, raised)
+	require.Equal(t, schemas.AlertRaised, raised.State)
+	require.Equal(t, "d/calibration/1000", raised.AlertID)
+	require.Equal(t, CalibrationFeature, raised.Feature)
+	require.Equal(t, []int64{0, 1000, 5, 3000}, []int64{raised.WindowStart, raised.WindowEnd, raised.At, raised.Events})
+	require.Equal(t, int32(1), raised.Horizon)
+	require.Greater(t, raised.Evidence, raised.EvidenceNeeded)
+	require.True(t, math.IsNaN(raised.PSI))
+	require.Contains(t, raised.Message, "no longer probabilities")
+	off, before := 0.0, math.Inf(1)
+	for _, bin := range raised.TopBins {
+		require.GreaterOrEqual(t, bin.Current, bin.Reference+0.05)
+		require.LessOrEqual(t, bin.Contribution, before)
+		off, before = off+bin.Contribution, bin.Contribution
+	}
+	require.LessOrEqual(t, off, bad.ExpectedError)
+	require.Greater(t, off, bad.ExpectedError/2)
+
+	require.Nil(t, bad.Alert(model, raised, 0, 2000, 6), "it was told")
+	require.Nil(t, unsure.Alert(model, raised, 0, 2000, 6), "too little says nothing")
+	cleared := good.Alert(model, raised, 1000, 2000, 6)
+	require.NotNil(t, cleared)
+	require.Equal(t, schemas.AlertCleared, cleared.State)
+	require.Equal(t, raised.AlertID, cleared.AlertID)
+	require.Empty(t, cleared.TopBins)
+	require.Nil(t, good.Alert(model, cleared, 1000, 3000, 7))
+	require.NotNil(t, bad.Alert(model, cleared, 1000, 3000, 7))
+	other := ModelName{Name: "m", Version: "2", Digest: "e"}
+	require.NotNil(t, bad.Alert(other, raised, 1000, 3000, 7), "another model's alarm is not its own")
+	require.Nil(t, good.Alert(other, raised, 1000, 3000, 7))
 }

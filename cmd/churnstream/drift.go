@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
@@ -239,8 +241,9 @@ func readEdges(flags []string) (map[string][]float64, error) {
 
 func newDriftReport(s streams) *cobra.Command {
 	var from population
-	var profilePath, as, output, span, outcomes string
-	var live, failing bool
+	var profilePath, as, output, span string
+	var outcomes outcomeSource
+	var live, failing, alerting bool
 	rule, calibrating := drift.DefaultRuleConfig(), drift.DefaultCalibrationConfig()
 	chance := 0.01
 	cmd := &cobra.Command{
@@ -248,11 +251,16 @@ func newDriftReport(s streams) *cobra.Command {
 		Short: "Report how far rows, or the live population, are from a model's reference",
 		Long: `Compares rows with the reference of a model, by the rule that workers raise alarms with, and shows
 beside it what other tools show. With --time and --by each period is compared by itself. --live reports what the
-workers of a configuration have counted. With outcomes it also says how well the scores are calibrated: from a column of
-the rows (--outcome), or from a CSV file with the columns customer and outcome (--outcomes).`,
+workers of a configuration have counted.
+
+With outcomes it also says how well the scores are calibrated: from a column of the rows (--outcome), from a CSV file with
+the columns customer and outcome (--outcomes), or from a topic (--outcomes-topic): its key is the customer, its value any
+Avro record with a boolean field "outcome", true for a customer who churned; the newest record of a customer counts, and
+none or a null field says that nothing is known. --alert publishes miscalibration, and its end, among the drift alerts.`,
 		Example: `  churnstream drift report --model models/churn --input march.csv --customer id
   churnstream drift report --model models/churn --input year.parquet --time at --by month --as html --output drift.html
-  churnstream drift report -c churnstream.yaml --live`,
+  churnstream drift report -c churnstream.yaml --live
+  churnstream drift report -c churnstream.yaml --topic --outcomes-topic churn-outcomes --alert --fail`,
 		Args: cobra.NoArgs,
 		RunE: action(func(cmd *cobra.Command, _ []string) error {
 			if as != "text" && as != "json" && as != "html" {
@@ -261,18 +269,24 @@ the rows (--outcome), or from a CSV file with the columns customer and outcome (
 			if (span == "") != (from.columns.Time == "") && !from.topic {
 				return usageError(errors.New("--by and --time go together"))
 			}
-			if live && (from.topic || from.input != "" || outcomes != "") {
-				return usageError(errors.New("--live takes neither --input nor --topic nor --outcomes"))
+			if live && (from.topic || from.input != "" || outcomes.given()) {
+				return usageError(errors.New("--live takes neither --input nor --topic nor outcomes"))
 			}
-			if outcomes != "" && (from.columns.Customer == "" && !from.topic || from.columns.Outcome != "") {
-				return usageError(errors.New("--outcomes goes with --customer, and not with --outcome"))
+			if outcomes.given() && (from.columns.Customer == "" && !from.topic || from.columns.Outcome != "" || outcomes.file != "" && outcomes.topic != "") {
+				return usageError(errors.New("--outcomes and --outcomes-topic go with --customer, and neither with the other nor with --outcome"))
+			}
+			if alerting && (from.config == "" || !outcomes.given() && from.columns.Outcome == "") {
+				return usageError(errors.New("--alert publishes what outcomes show to the topic of a configuration: give -c, and outcomes"))
 			}
 			if err := errors.Join(rule.Validate(), calibrating.Validate()); err != nil {
 				return usageError(err)
 			}
-			o, err := from.load(s, from.topic || live)
+			o, err := from.load(s, from.topic || live || alerting || outcomes.topic != "")
 			if err != nil {
 				return err
+			}
+			if alerting && !o.cfg.Drift.Enabled {
+				return usageError(errors.New("--alert: drift is off in the configuration, so there is no topic of alerts"))
 			}
 			if profilePath != "" {
 				if o.profile, err = readProfile(profilePath); err != nil {
@@ -282,7 +296,7 @@ the rows (--outcome), or from a CSV file with the columns customer and outcome (
 			if o.profile == nil {
 				return usageError(errors.New("drift is off in the configuration, so there is no reference; give --profile"))
 			}
-			report, err := (&reporting{s: s, o: &o, from: &from, span: driftreport.Span(span), outcomes: outcomes, rule: rule, calibrating: calibrating, chance: chance}).make(cmd.Context(), live)
+			report, err := (&reporting{s: s, o: &o, from: &from, span: driftreport.Span(span), outcomes: outcomes, rule: rule, calibrating: calibrating, chance: chance, alerting: alerting}).make(cmd.Context(), live)
 			if err != nil {
 				return err
 			}
@@ -301,7 +315,9 @@ the rows (--outcome), or from a CSV file with the columns customer and outcome (
 	cmd.Flags().StringVar(&from.columns.Time, "time", "", "column with the time of a row")
 	cmd.Flags().StringVar(&span, "by", "", "compare by hour, day, week or month of that time")
 	cmd.Flags().StringVar(&from.columns.Outcome, "outcome", "", "column that says whether the customer churned: yes, no, or blank if not known")
-	cmd.Flags().StringVar(&outcomes, "outcomes", "", "CSV file with the columns customer and outcome")
+	cmd.Flags().StringVar(&outcomes.file, "outcomes", "", "CSV file with the columns customer and outcome")
+	cmd.Flags().StringVar(&outcomes.topic, "outcomes-topic", "", "topic of records with a boolean field outcome, keyed by customer")
+	cmd.Flags().BoolVar(&alerting, "alert", false, "publish a change in the state of the calibration to the topic of drift alerts")
 	cmd.Flags().Float64Var(&rule.Shift, "relevant-psi", rule.Shift, "PSI of a population from which on its shift is relevant")
 	cmd.Flags().Float64Var(&chance, "chance", chance, "that a report of harmless data calls anything drifting")
 	cmd.Flags().Float64Var(&calibrating.Relevant, "relevant-miscalibration", calibrating.Relevant, "difference of mean score and churn rate that matters")
@@ -356,10 +372,11 @@ type reporting struct {
 	o           *opened
 	from        *population
 	span        driftreport.Span
-	outcomes    string
+	outcomes    outcomeSource
 	rule        drift.RuleConfig
 	calibrating drift.CalibrationConfig
 	chance      float64
+	alerting    bool
 }
 
 func (r *reporting) make(ctx context.Context, live bool) (*driftreport.Report, error) {
@@ -371,7 +388,7 @@ func (r *reporting) make(ctx context.Context, live bool) (*driftreport.Report, e
 		}
 		return driftreport.NewLive(model, r.o.profile, population, r.rule)
 	}
-	known, err := readOutcomes(r.outcomes)
+	known, err := r.outcomes.read(ctx, r.s, r.o)
 	if err != nil {
 		return nil, err
 	}
@@ -380,13 +397,14 @@ func (r *reporting) make(ctx context.Context, live bool) (*driftreport.Report, e
 		return nil, usageError(fmt.Errorf("--by: %w", err))
 	}
 	calibration := drift.NewCalibration(r.o.profile)
-	pairs := 0
+	pairs, from, to := 0, int64(math.MaxInt64), int64(0)
 	scored := driftreport.NewScoring(r.o.model, false, func(row *driftreport.Row) error {
-		if churned, found := known[string(row.Customer)]; found && r.outcomes != "" {
+		if churned, found := known[string(row.Customer)]; found {
 			row.Outcome, row.Known = churned, true
 		}
 		if row.Known {
 			pairs++
+			from, to = min(from, row.Time), max(to, row.Time+1)
 			if err := calibration.Observe(row.Customer, row.Probability, row.Outcome); err != nil {
 				return err
 			}
@@ -407,13 +425,34 @@ func (r *reporting) make(ctx context.Context, live bool) (*driftreport.Report, e
 	if !keyed {
 		report.Notes = append(report.Notes, "No customer key: every row counts as another customer. If customers come back, the evidence is overstated; name the column by --customer.")
 	}
-	if r.outcomes != "" || r.from.columns.Outcome != "" {
+	if r.outcomes.given() || r.from.columns.Outcome != "" {
 		if pairs == 0 {
 			report.Notes = append(report.Notes, "No row has an outcome.")
+			from = 0
 		}
-		err = report.Calibrate(calibration, r.calibrating)
+		found, err := calibration.Report(r.calibrating)
+		if err != nil {
+			return nil, err
+		}
+		report.Calibrate(&found)
+		if r.alerting {
+			return report, r.alert(ctx, &found, from, to)
+		}
 	}
-	return report, err
+	return report, nil
+}
+
+// alert tells of a change in the state of the calibration.
+func (r *reporting) alert(ctx context.Context, found *drift.CalibrationReport, from, to int64) error {
+	model := drift.ModelName{Name: r.o.model.Name(), Version: r.o.model.Version(), Digest: r.o.model.Digest()}
+	topic := connect.TopicSpec{Name: r.o.cfg.Topics.DriftAlerts, Key: "topics.drift_alerts"}
+	return fetching(ctx, r.o, topic, func(ctx context.Context, client *kafkawire.Client, fetcher *consumer.Fetcher) error {
+		log := zerolog.New(r.s.err).With().Timestamp().Logger()
+		_, err := worker.Alert(ctx, r.o.cfg, r.o.model, r.o.registry, client, fetcher, log, drift.CalibrationFeature, func(before *schemas.DriftAlert) *schemas.DriftAlert {
+			return found.Alert(model, before, from, to, time.Now().UnixMilli())
+		})
+		return err
+	})
 }
 
 // population reads what the workers have counted.
@@ -434,11 +473,27 @@ func (r *reporting) population(ctx context.Context) (*drift.Population, error) {
 	return population, err
 }
 
-// readOutcomes reads what came of customers; an empty path: nothing is known.
-func readOutcomes(path string) (map[string]bool, error) {
-	if path == "" {
-		return nil, nil
+// outcomeSource says where outcomes of customers come from; at most one of both.
+type outcomeSource struct{ file, topic string }
+
+func (from outcomeSource) given() bool { return from.file != "" || from.topic != "" }
+
+// read gives what came of customers, by their keys; nil: nothing is known.
+func (from outcomeSource) read(ctx context.Context, s streams, o *opened) (map[string]bool, error) {
+	switch {
+	case from.topic != "":
+		known, unread, err := readOutcomeTopic(ctx, o, from.topic)
+		if err == nil && unread > 0 {
+			fmt.Fprintf(s.err, "%d records of %s hold no outcome and are left out\n", unread, from.topic)
+		}
+		return known, err
+	case from.file != "":
+		return readOutcomeFile(from.file)
 	}
+	return nil, nil
+}
+
+func readOutcomeFile(path string) (map[string]bool, error) {
 	f, err := openFile(path)
 	if err != nil {
 		return nil, usageError(fmt.Errorf("--outcomes: %w", err))
@@ -448,4 +503,47 @@ func readOutcomes(path string) (map[string]bool, error) {
 		return nil, fmt.Errorf("--outcomes %s: %w", path, err)
 	}
 	return known, nil
+}
+
+// readOutcomeTopic reads a topic of outcomes up to its end as it is now and returns how many records cannot be read.
+func readOutcomeTopic(ctx context.Context, o *opened, topic string) (known map[string]bool, unread int, err error) {
+	contract := schemas.Contract{Inputs: []schemas.Input{{Name: "outcome", Kind: schemas.Boolean, Nullable: true}}}
+	decoder, err := schemas.NewDecoder(schemas.DecoderConfig{Contract: contract, Registry: o.registry, Subject: schemas.Subject(topic)})
+	if err != nil {
+		return nil, 0, err
+	}
+	known = map[string]bool{}
+	rows := schemas.NewRows(1, 1)
+	err = fetching(ctx, o, connect.TopicSpec{Name: topic, Key: "--outcomes-topic"}, func(ctx context.Context, client *kafkawire.Client, fetcher *consumer.Fetcher) error {
+		_, err := tail.ReadTopic(ctx, client, fetcher, topic, func(b *consumer.Batch) error {
+			for i := range b.Records {
+				r := &b.Records[i]
+				if r.Value == nil {
+					delete(known, string(r.Key))
+					continue
+				}
+				rows.Reset()
+				err := schemas.CheckKey(r.Key)
+				if err == nil {
+					err = decoder.Decode(ctx, r.Value, rows)
+				}
+				var poison *schemas.RecordError
+				switch {
+				case errors.As(err, &poison):
+					unread++
+					continue
+				case err != nil:
+					return err
+				}
+				if numbers, _ := rows.Row(0); math.IsNaN(numbers[0]) {
+					delete(known, string(r.Key))
+				} else {
+					known[string(r.Key)] = numbers[0] == 1
+				}
+			}
+			return nil
+		})
+		return err
+	})
+	return known, unread, err
 }

@@ -239,11 +239,7 @@ func total(profile *drift.Profile) float64 {
 }
 
 // Calibrate adds how the scores compare with what came of them.
-func (r *Report) Calibrate(c *drift.Calibration, cfg drift.CalibrationConfig) error {
-	report, err := c.Report(cfg)
-	if err != nil {
-		return err
-	}
+func (r *Report) Calibrate(report *drift.CalibrationReport) {
 	r.Calibration = &Calibration{
 		State: report.State, Pairs: report.Pairs, Customers: report.Customers, Brier: number(report.Brier),
 		ExpectedError: number(report.ExpectedError), MeanScore: number(report.MeanScore), ChurnRate: number(report.ChurnRate),
@@ -253,7 +249,6 @@ func (r *Report) Calibrate(c *drift.Calibration, cfg drift.CalibrationConfig) er
 			Upper: p.Upper, Pairs: p.Pairs, MeanScore: p.MeanScore, ChurnRate: p.ChurnRate, Low: p.Low, High: p.High, Miscalibrated: p.Miscalibrated,
 		})
 	}
-	return nil
 }
 
 // Drifting says whether anything in the report drifts or is miscalibrated.

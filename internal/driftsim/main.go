@@ -74,6 +74,9 @@ func years(long bool) []scenario {
 	add(1, 1, scenario{name: "4 or 30 events in 4 h each (D 22)", rate: 1, psi: .05, events: 4, heavy: 30, spread: 240})
 	add(0, 1, scenario{name: "every event another customer's", rate: 1, psi: .08})
 	add(0, 1, scenario{name: "profile of 5,000 customers", rate: 10, psi: .08, reference: 5000})
+	add(0, 1, scenario{name: "3 events in 4 h each (D 5)", rate: 1, events: 3, spread: 240})
+	add(0, 1, scenario{name: "3 events in 4 h each (D 5)", rate: 1, psi: .08, events: 3, spread: 240})
+	add(0, 1, scenario{name: "4 or 30 events in a minute each (D 22)", rate: 1, psi: .08, events: 4, heavy: 30, spread: 1})
 	add(1, 2, scenario{name: "every event another customer's", rate: 1, psi: .1})
 	add(0, 1, scenario{name: "every event another customer's", rate: 10, psi: .1})
 	add(0, 1, scenario{name: "3 events in a minute each (D 5)", rate: 1, psi: .1, events: 3, spread: 1})
@@ -134,8 +137,8 @@ type result struct {
 }
 
 func main() {
-	long := flag.Bool("long", false, "all scenarios in full, about an hour of one core")
-	only := flag.String("only", "", "regular expression that the name of a scenario must match")
+	long := flag.Bool("long", false, "all scenarios in full, half an hour of one core")
+	only := flag.String("only", "", "regular expression that a scenario must match, written as in: ramp of a week, 10/s, PSI 0.25")
 	table := flag.String("table", "years,drifts,episodes", "tables to print")
 	workers := flag.Int("workers", runtime.NumCPU(), "scenarios' runs at a time")
 	flag.Parse()
@@ -165,7 +168,9 @@ func main() {
 }
 
 func selected(all []scenario, match *regexp.Regexp) []scenario {
-	return slices.DeleteFunc(all, func(s scenario) bool { return !match.MatchString(s.name) })
+	return slices.DeleteFunc(all, func(s scenario) bool {
+		return !match.MatchString(fmt.Sprintf("%s, %v/s, PSI %v", s.name, s.rate, s.psi))
+	})
 }
 
 // simulate runs a scenario, several runs at a time.
@@ -221,7 +226,7 @@ func run(s scenario, seed uint64) (result, error) {
 	}
 	for t := range s.minutes {
 		st.next(t, w.at(t))
-		w.add(t)
+		w.add(t, rule.Needed)
 		if t < 60 {
 			continue
 		}

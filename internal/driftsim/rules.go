@@ -24,6 +24,7 @@ type watch struct {
 	mark   int
 	held   int
 	calm   int
+	cuts   [len(horizons)]cut
 }
 
 type alarm struct {
@@ -79,6 +80,7 @@ type windows struct {
 	start    [len(horizons)]int
 	counts   [len(horizons)][features][places]uint64
 	groups   [len(horizons)]drift.Groups
+	reach    [len(horizons)]float64 // what the index must pass before the rule can have its evidence
 }
 
 func newWindows(features int) *windows {
@@ -88,13 +90,46 @@ func newWindows(features int) *windows {
 func (w *windows) at(t int) *minute { return &w.minutes[t%len(w.minutes)] }
 
 // add takes the minute t, which has been filled in.
-func (w *windows) add(t int) {
+func (w *windows) add(t int, needed float64) {
 	for h, length := range horizons {
 		w.change(h, t, 1)
 		for start := max(0, begin(t+1, t+1-length)); w.start[h] < start; w.start[h]++ {
 			w.change(h, w.start[h], ^uint64(0))
 		}
+		w.reach[h] = reach(needed, w.groups[h])
 	}
+}
+
+// reach is a lower bound of the index of windows that have the evidence. Such a window a lies Σ a·ln(a/q) from the mixture
+// q = e + t(a−e) whose index is d. That is at most Σ (a−q)·ln(a/q) ≤ (1−t)(w − d/t) for a window of index w, because the
+// index of mixtures is convex in t, and so at most (√w − √d)², whatever t is.
+func reach(needed float64, groups drift.Groups) float64 {
+	const shift, nu = 0.1, places - 1
+	events := 0.0
+	for _, g := range groups {
+		events += float64(g)
+	}
+	customers := events / groups.DesignEffect()
+	if customers == 0 {
+		return math.Inf(1)
+	}
+	lambda := shift * customers
+	distance := math.Sqrt(nu+lambda+2*math.Sqrt((nu+2*lambda)*needed)+2*needed) - math.Sqrt(lambda)
+	root := math.Sqrt(shift) + distance/math.Sqrt(2*customers)
+	return root * root
+}
+
+// unsmoothed is the index of a window of which the reference has a millionth part, as an empty place would make it infinite.
+func unsmoothed(counts []uint64, shares []float64) float64 {
+	n := 0.0
+	for _, c := range counts {
+		n += float64(c)
+	}
+	sum := 0.0
+	for i, c := range counts {
+		sum += drift.Contribution(shares[i]+(1-1e-6)*(float64(c)/n-shares[i]), shares[i])
+	}
+	return sum
 }
 
 // change adds the minute times sign, which is 1 or -1 as an unsigned number.
@@ -110,18 +145,34 @@ func (w *windows) change(h, t int, sign uint64) {
 	}
 }
 
-// cut is a feature's window that a mark has cut.
-func (w *windows) cut(f, end, start int) (counts [places]uint64, groups drift.Groups) {
-	for t := start; t < end; t++ {
-		m := w.at(t)
-		for i, c := range m.counts[f] {
-			counts[i] += uint64(c)
-		}
-		for g, c := range m.groups {
-			groups[g] += uint64(c)
-		}
+// cut is a feature's window that a mark has cut: minutes from start to before end.
+type cut struct {
+	start, end int
+	counts     [places]uint64
+	groups     drift.Groups
+}
+
+// move sums anew, or takes what came and went if the window only moved on.
+func (c *cut) move(w *windows, f, start, end int) {
+	if c.end > end || c.end <= start || c.start > start {
+		*c = cut{start: start, end: start}
 	}
-	return counts, groups
+	for ; c.end < end; c.end++ {
+		c.change(w.at(c.end), f, 1)
+	}
+	for ; c.start < start; c.start++ {
+		c.change(w.at(c.start), f, ^uint64(0))
+	}
+}
+
+// change adds the minute times sign, which is 1 or -1 as an unsigned number.
+func (c *cut) change(m *minute, f int, sign uint64) {
+	for i, n := range m.counts[f] {
+		c.counts[i] += sign * uint64(n)
+	}
+	for g, n := range m.groups {
+		c.groups[g] += sign * uint64(n)
+	}
 }
 
 // judge is one evaluation of one feature by all rules, after minute t.
@@ -139,8 +190,8 @@ func (w *windows) judge(f, t int, at *watch, rule *drift.Rule, s *scenario, shar
 	raise, known := false, false
 	for h, length := range horizons {
 		counts, groups := &w.counts[h][f], &w.groups[h]
-		if !at.alarms[evidenceRule].on && at.mark <= w.start[h] && most(counts[:], shares) < 0.1 {
-			continue // its index is below what is relevant, so the rule has nothing against it
+		if !at.alarms[evidenceRule].on && at.mark <= w.start[h] && (most(counts[:], shares) < 0.1 || unsmoothed(counts[:], shares) < w.reach[h]) {
+			continue // the rule has nothing against it, or not enough
 		}
 		whole := rule.Judge(counts[:], shares, groups, s.reference)
 		if at.alarms[evidenceRule].on && !known {
@@ -156,11 +207,15 @@ func (w *windows) judge(f, t int, at *watch, rule *drift.Rule, s *scenario, shar
 			}
 		}
 		if at.alarms[evidenceRule].on || raise {
+			if known || raise {
+				break
+			}
 			continue
 		}
 		if start := begin(t+1, max(at.mark, t+1-length)); start > w.start[h] {
-			cutCounts, cutGroups := w.cut(f, t+1, start)
-			whole = rule.Judge(cutCounts[:], shares, &cutGroups, s.reference)
+			c := &at.cuts[h]
+			c.move(w, f, start, t+1)
+			whole = rule.Judge(c.counts[:], shares, &c.groups, s.reference)
 		}
 		raise = whole.State == drift.StateDrifting
 	}

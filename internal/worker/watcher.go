@@ -98,6 +98,7 @@ func Applying(population *drift.Population, tell func(error)) func(*consumer.Bat
 
 // evaluate judges the window once an interval until fetch ends; alerts in hand are published even then.
 func (w *watcher) evaluate(fetch, work context.Context, population *drift.Population, alarms *drift.Alarms, publisher producer.Publisher) error {
+	out := w.alerting(publisher)
 	tick := time.NewTicker(w.worker.cfg.Drift.EvaluateEvery.Std())
 	defer tick.Stop()
 	for {
@@ -112,65 +113,20 @@ func (w *watcher) evaluate(fetch, work context.Context, population *drift.Popula
 		}
 		evaluation := population.Evaluate(at-1, alarms.Marks()) // the bucket that ends at the watermark
 		alerts := alarms.Step(w.worker.now().UnixMilli(), evaluation)
-		if err := w.publish(work, publisher, alerts); err != nil {
+		if err := out.publish(work, alerts); err != nil {
 			return err
 		}
 		w.worker.driftMetrics.Report(evaluation, alarms)
 	}
 }
 
-// publish writes the alerts of one evaluation together, in the unit that the publisher has open.
-func (w *watcher) publish(ctx context.Context, publisher producer.Publisher, alerts []schemas.DriftAlert) error {
-	if len(alerts) == 0 {
-		return nil
-	}
-	for i := range alerts {
-		a := &alerts[i]
-		record := producer.Record{
-			Topic: w.worker.cfg.Topics.DriftAlerts, Partition: byKey, Timestamp: a.At,
-			Key:   []byte(a.ModelName + "/" + a.Feature),
-			Value: a.AppendAvro(schemas.AppendFrame(nil, w.worker.schemaIDs.driftAlert)),
-		}
-		if err := publisher.Append(&record); err != nil {
-			return err
-		}
-	}
-	if err := publisher.Commit(ctx, producer.Member{}, nil); err != nil {
-		return err
-	}
-	if err := publisher.Begin(ctx); err != nil { // the next unit; asks the broker for nothing
-		return err
-	}
-	for i := range alerts {
-		a := &alerts[i]
-		w.log.Warn().Str("state", a.State).Str("feature", a.Feature).Float64("psi", a.PSI).Float64("evidence_nats", a.Evidence).Int64("events", a.Events).Msg(a.Message)
-		if address := w.worker.cfg.Drift.Webhook; address != "" {
-			if err := post(ctx, address, a); err != nil {
-				w.log.Error().Err(err).Str("feature", a.Feature).Msg("the alert is in its topic, but the webhook does not know")
-			}
-		}
-	}
-	return nil
+func (w *watcher) alerting(publisher producer.Publisher) *alerting {
+	return &alerting{cfg: &w.worker.cfg, publisher: publisher, schemaID: w.worker.schemaIDs.driftAlert, log: w.log}
 }
 
 // restoreAlarms takes over which alarms are on.
 func (w *watcher) restoreAlarms(ctx context.Context, fetcher *consumer.Fetcher, alarms *drift.Alarms) error {
-	_, err := tail.ReadTopic(ctx, w.worker.client, fetcher, w.worker.cfg.Topics.DriftAlerts, func(b *consumer.Batch) error {
-		for i := range b.Records {
-			var alert schemas.DriftAlert
-			_, body, err := schemas.SplitFrame(b.Records[i].Value)
-			if err == nil {
-				err = schemas.DecodeDriftAlert(body, &alert)
-			}
-			if err != nil {
-				w.log.Error().Err(err).Int64("offset", b.Records[i].Offset).Msg("a drift alert cannot be read and is passed over")
-				continue
-			}
-			alarms.Restore(&alert)
-		}
-		return nil
-	})
-	return err
+	return readAlerts(ctx, w.worker.client, fetcher, w.worker.cfg.Topics.DriftAlerts, w.log, alarms.Restore)
 }
 
 // decodeState reads a record of the state topic; a tombstone gives a state of no model.

@@ -119,13 +119,13 @@ func TestAFencedWatcherPublishesNothing(t *testing.T) {
 		}
 	}
 	alert := []schemas.DriftAlert{{Feature: "tenure", State: schemas.AlertRaised}}
-	if err := watchers.publish(t.Context(), publishers[0], alert); !errors.Is(err, producer.ErrFenced) {
+	if err := watchers.alerting(publishers[0]).publish(t.Context(), alert); !errors.Is(err, producer.ErrFenced) {
 		t.Errorf("the watcher that was replaced: %v, want %v", err, producer.ErrFenced)
 	}
 	if alerts := e.alerts(); len(alerts) != 0 {
 		t.Errorf("alerts %v of a fenced watcher", alerts)
 	}
-	if err := watchers.publish(t.Context(), publishers[1], alert); err != nil {
+	if err := watchers.alerting(publishers[1]).publish(t.Context(), alert); err != nil {
 		t.Error(err)
 	}
 	if alerts := e.alerts(); len(alerts) != 1 {
