@@ -19,7 +19,7 @@ type lookup struct {
 type lookupColumn struct {
 	column  int32
 	equal   bool    // a category: bin 0 is any other value, bin k the value k-1
-	borders []int64 // ascending, as keyOf has them
+	borders []int64 // ascending, as keyOf has them; their differences do not overflow
 	start   int     // of bin 0 in the table
 }
 
@@ -74,7 +74,7 @@ func newLookup(e *oblivious) *lookup {
 			l.columns = append(l.columns, lookupColumn{column: q.column, equal: q.equal, start: at})
 		}
 		if c := &l.columns[len(l.columns)-1]; column || q.number != questions[i-1].number {
-			c.borders = append(c.borders, keyOf(q.number, q.equal))
+			c.borders = append(c.borders, int64(keyOf(q.number, q.equal)))
 			before := l.table[at : at+l.stride]
 			if at += l.stride; !q.equal { // what was greater than a lower border still is
 				copy(l.table[at:at+l.stride], before)
@@ -85,25 +85,25 @@ func newLookup(e *oblivious) *lookup {
 	return l
 }
 
-// keyOf orders the numbers of a column as integers whose differences do not overflow: hashes of 32 bits as
-// they are, else float32 by their bits, where both zeros are one.
-func keyOf(x float64, equal bool) int64 {
+// keyOf orders the numbers of a column as integers: hashes of 32 bits as they are, less the half of their range, else
+// float32 by their bits, where both zeros are one.
+func keyOf(x float64, equal bool) int32 {
 	if equal {
-		return int64(x)
+		return int32(int64(x) + math.MinInt32)
 	}
 	y := float32(x)
 	if y == 0 {
 		y = 0
 	}
-	b := int64(int32(math.Float32bits(y)))
-	return b ^ b>>63&math.MaxInt32
+	b := int32(math.Float32bits(y))
+	return b ^ b>>31&math.MaxInt32
 }
 
 // find writes where in the table the bins of a row are.
 func (l *lookup) find(columns, places []float64) {
 	for i := range l.columns {
 		c := &l.columns[i]
-		x := keyOf(columns[c.column], c.equal)
+		x := int64(keyOf(columns[c.column], c.equal))
 		// Without branches, which would be foretold wrong half of the time: the number of borders below x.
 		low, n := 0, len(c.borders)
 		for n > 1 {

@@ -6,6 +6,7 @@ import (
 	"math"
 
 	"github.com/churnstream/churnstream/scoring/booster"
+	"github.com/churnstream/churnstream/scoring/internal/ballot"
 	"github.com/churnstream/churnstream/scoring/trees"
 )
 
@@ -50,7 +51,8 @@ type oblivious struct {
 	trees  []compiledTree
 	leaves []float64
 
-	lookup *lookup // nil: tree by tree
+	lookup *lookup // of a row alone; nil: tree by tree
+	blocks *blocks // of many; nil: one by one
 
 	attribution attribution
 	expectation []float64
@@ -112,6 +114,7 @@ func (d *document) compileOblivious(in *inputs) (*oblivious, error) {
 	e.attribution = in.attribution()
 	e.expect()
 	e.lookup = newLookup(e)
+	e.blocks = newBlocks(e)
 	return e, nil
 }
 
@@ -142,6 +145,13 @@ func (e *oblivious) Outputs() int { return e.out.dims }
 // Margins computes the raw values of n rows. A row with a category's number that no
 // text has gets NaN.
 func (e *oblivious) Margins(rows []float64, n int, out []float64, s *trees.Scratch) {
+	if e.blocks != nil {
+		for n >= ballot.Rows || n >= e.blocks.least {
+			some := min(n, ballot.Rows)
+			e.blocks.add(e, rows, some, out, s)
+			rows, out, n = rows[some*e.in.width:], out[some*e.out.dims:], n-some
+		}
+	}
 	width := e.in.columns()
 	columns := s.Columns(2 * width)
 	columns, places := columns[:width], columns[width:]

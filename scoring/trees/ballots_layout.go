@@ -198,22 +198,13 @@ func (b *ballotBuilder[K]) addNumbers(feature int32, slots []uint32) {
 	borders := c.searched.Thresholds()
 	for _, s := range slots {
 		asked, view := b.thresholds[s], b.f.slots[s].view
-		v := ballotView{start: b.results}
-		v.Questions = len(asked)
-		for place := range len(borders) + 1 {
-			before := 0 // of the asked thresholds, the number up to the place
-			if place > 0 {
-				before, _ = slices.BinarySearch(asked, borders[place-1]+1)
-			}
-			v.Of = append(v.Of, uint16(before))
-		}
-		// The places of what is missing.
-		absent, _ := slices.BinarySearch(asked, absent[K](view))
-		v.Of = append(v.Of, uint16(absent))
+		v := ballotView{c.searched.Above(asked), b.results}
+		missing, _ := slices.BinarySearch(asked, absent[K](view))
+		v.Of[c.searched.Missing()] = uint16(missing)
 		if view == zeroLeft || view == zeroRight {
-			for place := range borders {
-				if borders[place] >= keyOf[K](-zeroBorder) && borders[place] <= keyOf[K](zeroBorder) {
-					v.Of[place] = uint16(absent)
+			for place, border := range borders { // of what lies between the border before and this one
+				if border >= keyOf[K](-zeroBorder) && border <= keyOf[K](zeroBorder) {
+					v.Of[place] = uint16(missing)
 				}
 			}
 		}
@@ -239,25 +230,13 @@ func (b *ballotBuilder[K]) addCategories(feature int32, kind columnKind, slots [
 		}
 		slices.Sort(listed[i])
 		listed[i] = slices.Compact(listed[i])
-		for _, c := range listed[i] {
-			all = append(all, c-1, c) // a category is what lies between
-		}
+		all = ballot.Around(all, listed[i])
 	}
 	c := ballotColumn[K]{feature: feature, kind: kind, searched: ballot.NewColumn(all)}
-	borders := c.searched.Thresholds()
 	for i, s := range slots {
-		v := ballotView{start: b.results}
-		v.Exact, v.Questions = true, len(listed[i])+1 // the last one: is it missing?
-		for place := range len(borders) + 1 {
-			which := 0
-			if place > 0 && place < len(borders) && borders[place-1] == borders[place]-1 {
-				if at, found := slices.BinarySearch(listed[i], borders[place]); found {
-					which = at + 1
-				}
-			}
-			v.Of = append(v.Of, uint16(which))
-		}
-		v.Of = append(v.Of, uint16(v.Questions))
+		v := ballotView{c.searched.Exactly(listed[i]), b.results}
+		v.Questions++ // and the last one: is it missing?
+		v.Of[c.searched.Missing()] = uint16(v.Questions)
 		c.views = append(c.views, v)
 		b.results += v.Words()
 		goesLeft := b.f.slots[s].view == categoryLeft || b.f.slots[s].view == categoryZeroLeft

@@ -82,6 +82,33 @@ func TestAnswersAreThoseOfThePlaces(t *testing.T) {
 	}
 }
 
+func TestViewsOfAColumn(t *testing.T) {
+	asked, listed := []int32{-5, 3, 9}, []int32{math.MinInt32, 3, 4, 8, math.MaxInt32}
+	c := NewColumn(Around(slices.Clone(asked), listed))
+	above, exactly := c.Above(asked), c.Exactly(listed)
+	keys := [Rows]int32{math.MinInt32, math.MinInt32 + 1, -6, -5, -4, 2, 3, 4, 5, 7, 8, 9, 10, math.MaxInt32 - 1, math.MaxInt32}
+	const n = 15
+	var places [Rows]uint16
+	c.Find(&keys, n, &places)
+	for r, key := range keys[:n] {
+		want := 0
+		for _, x := range asked {
+			if key > x {
+				want++
+			}
+		}
+		if got := above.Of[places[r]]; int(got) != want {
+			t.Errorf("%d is above %d of %v, want %d", key, got, asked, want)
+		}
+		if got := exactly.Of[places[r]]; int(got) != slices.Index(listed, key)+1 {
+			t.Errorf("%d is number %d of %v", key, got, listed)
+		}
+	}
+	if above.Of[c.Missing()] != 0 || exactly.Of[c.Missing()] != 0 {
+		t.Error("what is missing is above a threshold or is a value")
+	}
+}
+
 func TestLeavesAreAddedToTheirRows(t *testing.T) {
 	random := rand.New(rand.NewPCG(3, 4))
 	for n := range Rows + 1 {
@@ -101,6 +128,11 @@ func TestLeavesAreAddedToTheirRows(t *testing.T) {
 				leaf |= int(word>>r&1) << b
 			}
 			want[r] = sums[r] + leaves[leaf]
+		}
+		for r, number := range code.Numbers() {
+			if want[r] != sums[r]+leaves[number] {
+				t.Fatalf("row %d: leaf %d", r, number)
+			}
 		}
 		Add(&code, &leaves, n, &sums)
 		if !slices.Equal(sums[:n], want[:n]) {

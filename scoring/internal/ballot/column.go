@@ -90,14 +90,53 @@ func above[K Key](key, threshold K) int {
 }
 
 // View says which answers the rows at a column's places give to questions that are in some order. It is
-// immutable.
+// immutable once it answers.
 type View struct {
 	// Of says for each place how many of the questions are answered by yes, the first ones; or, if Exact, which
-	// one is, counted from 1.
+	// one is, counted from 1. The last place is Missing.
 	Of    []uint16
 	Exact bool
 	// Questions is how many there are; no element of Of is greater.
 	Questions int
+}
+
+// Above is the view for the questions whether a key is above each of some of the thresholds, which are ascending, each once.
+// What is missing is above none.
+func (c *Column[K]) Above(asked []K) View {
+	v := View{Of: make([]uint16, len(c.thresholds)+2), Questions: len(asked)}
+	below := 0
+	for i, threshold := range c.thresholds {
+		if below < len(asked) && asked[below] == threshold {
+			below++
+		}
+		v.Of[i+1] = uint16(below)
+	}
+	return v
+}
+
+// Exactly is the view for the questions whether a key is each of some values, which are ascending, each once, in a column
+// whose thresholds have what [Around] gives for all of them. What is missing is none.
+func (c *Column[K]) Exactly(values []K) View {
+	v := View{Of: make([]uint16, len(c.thresholds)+2), Questions: len(values), Exact: true}
+	at := 0
+	for place, threshold := range c.thresholds { // of what lies between the threshold before and this one
+		if at < len(values) && values[at] == threshold {
+			at++
+			v.Of[place] = uint16(at)
+		}
+	}
+	return v
+}
+
+// Around appends the thresholds that tell values from all others.
+func Around[K Key](thresholds, values []K) []K {
+	for _, x := range values {
+		if before := x - 1; before < x { // it is not the least of all
+			thresholds = append(thresholds, before)
+		}
+		thresholds = append(thresholds, x)
+	}
+	return thresholds
 }
 
 // Words is how many words Answer writes. The answers to question i, from 0, are word i+1.
