@@ -31,20 +31,32 @@ func power2(x float32) float32 {
 
 // logistic is LogisticKernel of MLAS.
 func logistic(x float32) float32 {
-	if x != x {
-		return x
+	if !(x < 18) { // branches that are foretold, where min and max would think of NaN
+		if x != x {
+			return x
+		}
+		x = 18
+	} else if x < -18 {
+		x = -18
 	}
-	x = max(-18, min(18, x))
 	square := x * x
-	p := float32(4.37031012579801e-11)
-	for _, c := range [...]float32{1.15627324459942e-07, 6.08574864600143e-05, 8.51377133304701e-03, 2.48287947061529e-01} {
-		p = fused(p, square, c)
+	p := fused(4.37031012579801e-11, square, 1.15627324459942e-07)
+	q := fused(6.10247389755681e-13, square, 5.76102136993427e-09)
+	p = fused(p, square, 6.08574864600143e-05)
+	q = fused(q, square, 6.29106785017040e-06)
+	p = fused(p, square, 8.51377133304701e-03)
+	q = fused(q, square, 1.70198817374094e-03)
+	p = fused(p, square, 2.48287947061529e-01)
+	q = fused(q, square, 1.16817656904453e-01)
+	q = fused(q, square, 9.93151921023180e-01)
+	switch y := float32(p*x)/q + 0.5; {
+	case y > 1:
+		return 1
+	case y < 0:
+		return 0
+	default:
+		return y
 	}
-	q := float32(6.10247389755681e-13)
-	for _, c := range [...]float32{5.76102136993427e-09, 6.29106785017040e-06, 1.70198817374094e-03, 1.16817656904453e-01, 9.93151921023180e-01} {
-		q = fused(q, square, c)
-	}
-	return max(0, min(1, float32(p*x)/q+0.5))
 }
 
 // exactLogistic is ComputeLogistic of the operators of ai.onnx.ml, by the C library's expf.
@@ -80,22 +92,43 @@ func softmax(x, out []float64) {
 // strideK is how many products are summed before the sum joins those before it.
 const strideK = 128
 
-// dot32 adds Σ a[i]·b[i·stride] to c.
-func dot32(a, b []float64, stride int, c float32) float32 {
-	for from := 0; from < len(a); from += strideK {
+// dot32 adds Σ a[i]·b[i] to c; the elements are float32 numbers.
+func dot32(a, b []float64, c float32) float32 {
+	for from := 0; from < len(b); from += strideK {
 		sum := float32(0)
-		for i := from; i < min(from+strideK, len(a)); i++ {
-			sum = fused(float32(a[i]), float32(b[i*stride]), sum)
+		for i := from; i < min(from+strideK, len(b)); i++ {
+			sum = fused(float32(a[i]), float32(b[i]), sum)
 		}
 		c += sum
 	}
 	return c
 }
 
-func dot64(a, b []float64, stride int, c float64) float64 {
+// dots32 does so for four rows that stand behind each other, side by side: each waits for its own sums only.
+func dots32(rows, b []float64, c float32) (w, x, y, z float32) {
+	w, x, y, z = c, c, c, c
+	width := len(b)
+	for from := 0; from < width; from += strideK {
+		b := b[from:min(from+strideK, width)]
+		p, q := rows[from:][:len(b)], rows[width+from:][:len(b)]
+		r, s := rows[2*width+from:][:len(b)], rows[3*width+from:][:len(b)]
+		var i, j, k, l float32
+		for at, v := range b {
+			i = float32(p[at]*v + float64(i))
+			j = float32(q[at]*v + float64(j))
+			k = float32(r[at]*v + float64(k))
+			l = float32(s[at]*v + float64(l))
+		}
+		w, x, y, z = w+i, x+j, y+k, z+l
+	}
+	return w, x, y, z
+}
+
+// dot64 adds Σ a[i]·b[i] to c.
+func dot64(a, b []float64, c float64) float64 {
 	sum := 0.0
 	for i, x := range a {
-		sum = math.FMA(x, b[i*stride], sum)
+		sum = math.FMA(x, b[i], sum)
 	}
 	return c + sum
 }

@@ -25,6 +25,7 @@ type operation func(f *frame)
 // frame is the memory of a program at work.
 type frame struct {
 	registers [][]float64 // by slot, row after row
+	sizes     []int       // of their rows
 	n         int         // rows
 	scratch   scratch
 	memory    []float64
@@ -35,7 +36,7 @@ func (f *frame) row(v *value, r int) []float64 {
 	if v.constant != nil {
 		return v.constant
 	}
-	size := len(f.registers[v.slot]) / f.n
+	size := f.sizes[v.slot]
 	return f.registers[v.slot][r*size : (r+1)*size : (r+1)*size]
 }
 
@@ -103,6 +104,9 @@ func (b *builder) add(n node) error {
 		v := b.values[name]
 		if v == nil && name != "" {
 			return fmt.Errorf("no node before makes its input %q", name)
+		}
+		if v != nil {
+			v.used = true
 		}
 		c.in = append(c.in, v)
 	}
@@ -173,9 +177,9 @@ func (b *builder) fold(out []*value, run operation) {
 	if run == nil {
 		return
 	}
-	f := frame{n: 1, registers: make([][]float64, len(b.slots))}
+	f := frame{n: 1, registers: make([][]float64, len(b.slots)), sizes: make([]int, len(b.slots))}
 	for _, v := range out {
-		f.registers[v.slot] = make([]float64, v.size())
+		f.registers[v.slot], f.sizes[v.slot] = make([]float64, v.size()), v.size()
 	}
 	run(&f)
 	for _, v := range out {

@@ -62,11 +62,16 @@ func makeScaler(c *call) ([]*value, operation, error) {
 		return nil, nil, err
 	}
 	out := ofRows(float32s, width)
+	offsets, scales := make([]float32, width), make([]float32, width)
+	for i := range width {
+		offsets[i], scales[i] = float32(offset[min(i, len(offset)-1)]), float32(scale[min(i, len(scale)-1)])
+	}
 	return []*value{out}, func(f *frame) {
-		for r := range f.n {
-			to := f.row(out, r)
-			for i, v := range f.row32(x, r) {
-				to[i] = float64((float32(v) - float32(offset[min(i, len(offset)-1)])) * float32(scale[min(i, len(scale)-1)]))
+		from, to := f.registers[x.slot], f.registers[out.slot]
+		for ; len(to) > 0; from, to = from[width:], to[width:] {
+			row, out, scales := from[:len(offsets)], to[:len(offsets)], scales[:len(offsets)]
+			for i, offset := range offsets {
+				out[i] = float64((float32(row[i]) - offset) * scales[i])
 			}
 		}
 	}, nil

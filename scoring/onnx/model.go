@@ -108,9 +108,9 @@ type engine struct {
 
 // input is a column of the graph's inputs.
 type input struct {
-	slot, column, width int
-	dtype               dtype
-	absent              float64
+	slot, width int // width columns of the register stand together
+	dtype       dtype
+	absent      float64
 }
 
 var _ booster.Engine = (*engine)(nil)
@@ -155,7 +155,7 @@ func (b *builder) inputs(g *graph, e *engine, m *booster.Model) error {
 			return fmt.Errorf("input %q: %w", info.name, err)
 		}
 		for k := range int(width) {
-			e.in = append(e.in, input{slot: v.slot, column: k, width: int(width), dtype: t})
+			e.in = append(e.in, input{slot: v.slot, width: int(width), dtype: t})
 			if name := info.name; width > 1 {
 				m.Names = append(m.Names, name+"_"+strconv.Itoa(k))
 			} else {
@@ -204,7 +204,9 @@ func (b *builder) outputs(names []string, e *engine, m *booster.Model) error {
 		m.Objective = "classification"
 		m.Link = booster.Link{Function: booster.Sigmoid, Rounded: e.result.dtype == float32s}
 		if e.outputs == 2 {
-			e.from, e.outputs = 1, 1
+			if e.from, e.outputs = 1, 1; !e.result.used {
+				e.result.only = 2
+			}
 		}
 	}
 	return nil
@@ -231,7 +233,7 @@ func (e *engine) frame(s *trees.Scratch) *state {
 	if st, ok := s.Other.(*state); ok && st.of == e {
 		return st
 	}
-	st := &state{of: e, whole: make([][]float64, len(e.sizes)), bad: make([]bool, e.lanes)}
+	st := &state{frame: frame{sizes: e.sizes}, of: e, whole: make([][]float64, len(e.sizes)), bad: make([]bool, e.lanes)}
 	st.registers = make([][]float64, len(e.sizes))
 	for i, size := range e.sizes {
 		st.whole[i] = make([]float64, size*e.lanes)
@@ -248,44 +250,58 @@ type state struct {
 	bad   []bool
 }
 
+// read writes the register of an input, whose first column this is. The rows have its columns at the distance of width.
+func (in *input) read(f *state, rows []float64, width int) {
+	register := f.registers[in.slot]
+	if in.dtype == float32s {
+		for at := 0; len(register) > 0; at += width {
+			row := rows[at : at+in.width]
+			to := register[:len(row)]
+			for k, x := range row {
+				to[k] = float64(float32(x))
+			}
+			register = register[len(row):]
+		}
+		return
+	}
+	for r := range f.n {
+		for k, x := range rows[r*width : r*width+in.width] {
+			switch in.dtype {
+			case integers, booleans:
+				if x != math.Trunc(x) || !(math.Abs(x) <= maxExact) {
+					f.bad[r] = true
+					x = 0
+				}
+			case texts:
+				if x != x {
+					x = in.absent
+				}
+			case float32s, float64s:
+			}
+			register[r*in.width+k] = x
+		}
+	}
+}
+
 func (e *engine) run(f *state, rows, out []float64) {
 	for i, size := range e.sizes {
 		f.registers[i] = f.whole[i][:size*f.n]
 	}
 	width := len(e.in)
 	clear(f.bad)
-	for i := range e.in {
-		in := &e.in[i]
-		register := f.registers[in.slot]
-		for r := range f.n {
-			x := rows[r*width+i]
-			switch in.dtype {
-			case float32s:
-				x = float64(float32(x))
-			case integers, booleans:
-				if x != math.Trunc(x) || !(math.Abs(x) <= maxExact) {
-					f.bad[r] = true
-					x = 0
-				}
-			case float64s:
-			case texts:
-				if x != x {
-					x = in.absent
-				}
-			}
-			register[r*in.width+in.column] = x
-		}
+	for i := 0; i < width; i += e.in[i].width {
+		e.in[i].read(f, rows[i:], width)
 	}
 	for _, op := range e.operations {
 		op(&f.frame)
 	}
 	for r := range f.n {
 		to := out[r*e.outputs : (r+1)*e.outputs]
-		copy(to, f.row(e.result, r)[e.from:])
-		if e.probability {
-			for k, p := range to {
-				to[k] = logOdds(p)
+		for k, x := range f.row(e.result, r)[e.from:][:len(to)] {
+			if e.probability {
+				x = logOdds(x)
 			}
+			to[k] = x
 		}
 		if f.bad[r] {
 			refuse(to)
@@ -304,7 +320,7 @@ func logOdds(p float64) float64 {
 	case p == 1:
 		return 40
 	}
-	return math.Log(p) - math.Log1p(-p)
+	return math.Log(p / (1 - p))
 }
 
 // Explains reports that there are no contributions.

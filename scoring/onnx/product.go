@@ -13,7 +13,7 @@ func addProducts(o map[string]maker) {
 	o["ai.onnx.ml:LinearClassifier"] = makeLinearClassifier
 }
 
-// product multiplies a row by a constant matrix and adds an offset; out may not be x.
+// product multiplies rows by a constant matrix and adds an offset.
 type product struct {
 	double  bool
 	weights []float64 // column by column of the result
@@ -21,19 +21,41 @@ type product struct {
 	offset  []float64 // nil, one number, or one for each column
 }
 
-func (p *product) apply(x, out []float64) {
-	for k := range out {
+// run writes the products of all rows of x, of the columns of the result from first on up to last.
+func (p *product) run(f *frame, x, out *value, first, last int) {
+	from, to, width := f.registers[x.slot], f.registers[out.slot], p.width
+	if !p.double && x.dtype != float32s {
+		from = f.rounded(from)
+	}
+	all := len(to) / f.n
+	for k := first; k < last; k++ {
 		offset := 0.0
 		if len(p.offset) > 0 {
 			offset = p.offset[min(k, len(p.offset)-1)]
 		}
-		weights := p.weights[k*p.width : (k+1)*p.width]
-		if p.double {
-			out[k] = dot64(x, weights, 1, offset)
-		} else {
-			out[k] = float64(dot32(x, weights, 1, float32(offset)))
+		weights := p.weights[k*width : (k+1)*width]
+		r := 0
+		for ; !p.double && r+4 <= f.n; r += 4 {
+			a, b, c, d := dots32(from[r*width:], weights, float32(offset))
+			to[r*all+k], to[(r+1)*all+k], to[(r+2)*all+k], to[(r+3)*all+k] = float64(a), float64(b), float64(c), float64(d)
+		}
+		for ; r < f.n; r++ {
+			if row := from[r*width : (r+1)*width]; p.double {
+				to[r*all+k] = dot64(row, weights, offset)
+			} else {
+				to[r*all+k] = float64(dot32(row, weights, float32(offset)))
+			}
 		}
 	}
+}
+
+// rounded is numbers as float32.
+func (f *frame) rounded(numbers []float64) []float64 {
+	f.memory = slices.Grow(f.memory[:0], len(numbers))[:len(numbers)]
+	for i, x := range numbers {
+		f.memory[i] = float64(float32(x))
+	}
+	return f.memory
 }
 
 // columns reorders a matrix of r rows so that its columns stand together.
@@ -54,9 +76,7 @@ func columns(m []float64, r int) []float64 {
 func (c *call) product(x *value, p *product, n int) ([]*value, operation, error) {
 	out := ofRows(x.dtype, n)
 	return []*value{out}, func(f *frame) {
-		for r := range f.n {
-			p.apply(f.row(x, r), f.row(out, r))
-		}
+		p.run(f, x, out, 0, n)
 	}, nil
 }
 
@@ -164,9 +184,7 @@ func makeLinearRegressor(c *call) ([]*value, operation, error) {
 	}
 	out := ofRows(float32s, int(n))
 	return []*value{out}, func(f *frame) {
-		for r := range f.n {
-			p.apply(f.row32(x, r), f.row(out, r))
-		}
+		p.run(f, x, out, 0, int(n))
 	}, nil
 }
 
@@ -176,11 +194,7 @@ func (f *frame) row32(v *value, r int) []float64 {
 	if v.dtype == float32s {
 		return from
 	}
-	f.memory = slices.Grow(f.memory[:0], len(from))[:len(from)]
-	for i, x := range from {
-		f.memory[i] = float64(float32(x))
-	}
-	return f.memory
+	return f.rounded(from)
 }
 
 // classes reads the labels of a classifier: their number, and themselves as elements.
@@ -223,9 +237,17 @@ func makeLinearClassifier(c *call) ([]*value, operation, error) {
 	}
 	label, scores := &value{dtype: t, dims: []int{rows}, axis: 0, slot: -1}, ofRows(float32s, n)
 	return []*value{label, scores}, func(f *frame) {
+		if k := scores.only - 1; k >= 0 && post != "SOFTMAX" && !label.used {
+			p.run(f, x, scores, k, k+1)
+			for to := f.registers[scores.slot][k:]; ; to = to[n:] {
+				if transform(to[:1]); len(to) < n {
+					return
+				}
+			}
+		}
+		p.run(f, x, scores, 0, n)
 		for r := range f.n {
 			to := f.row(scores, r)
-			p.apply(f.row32(x, r), to)
 			f.row(label, r)[0] = labels[largest(to)]
 			transform(to)
 		}

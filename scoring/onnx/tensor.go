@@ -58,6 +58,8 @@ const maxRank = 8
 // stand together, in the order of the other axes.
 type value struct {
 	name  string
+	used  bool // by a node
+	only  int  // unless 0, nothing but column only-1 of a row will be read
 	dtype dtype
 	dims  []int // rows: at the axis
 	axis  int   // of the rows; constant: none
