@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"math"
 
-	"gonum.org/v1/gonum/mathext"
-
 	"github.com/churnstream/churnstream/schemas"
 )
 
@@ -99,6 +97,9 @@ type Quantile struct {
 	Quantiles  []Floats `json:"quantiles"` // ascending, one list for each column
 	References Floats   `json:"references"`
 	Normal     bool     `json:"normal,omitempty"` // the result is a quantile of the normal distribution
+	// Range is what a quantile of the normal distribution is clipped to, as the library computed it: a
+	// step after this one may ask whether a value is the lowest.
+	Range Floats `json:"range,omitempty"`
 }
 
 // Polynomial writes products of powers of the columns: scikit-learn's PolynomialFeatures.
@@ -756,6 +757,9 @@ func (t Quantile) compile(c *compiler, in []column, out []string) error {
 			return fmt.Errorf("quantiles[%d]: %w", i, err)
 		}
 	}
+	if t.Range != nil && (len(t.Range) != 2 || allBounded("range", t.Range) != nil || t.Range[0] > t.Range[1]) {
+		return fmt.Errorf("range: %v, want a low and a high number", t.Range)
+	}
 	downReferences := mirrored(t.References)
 	return each(c, in, out, func(i int) func(float64) float64 {
 		up, down := []float64(t.Quantiles[i]), mirrored(t.Quantiles[i])
@@ -795,13 +799,17 @@ func (t *Quantile) at(x float64, up, down, downReferences []float64) float64 {
 		return y
 	}
 	const border = quantileBorder - 0x1p-52
+	low, high := normalQuantile(border), normalQuantile(1-border)
+	if t.Range != nil {
+		low, high = t.Range[0], t.Range[1]
+	}
 	switch {
 	case y <= border:
-		return mathext.NormalQuantile(border)
+		return low
 	case y >= 1-border:
-		return mathext.NormalQuantile(1 - border)
+		return high
 	}
-	return mathext.NormalQuantile(y)
+	return clip(normalQuantile(y), low, high)
 }
 
 // interpolate is numpy's interp: y at x on the line through the points, the outer points' values
@@ -889,6 +897,7 @@ func (t Function) compile(c *compiler, in []column, out []string) error {
 		"square":     func(x float64) float64 { return x * x },
 		"reciprocal": func(x float64) float64 { return 1 / x },
 		"negative":   func(x float64) float64 { return -x },
+		"float32":    func(x float64) float64 { return float64(float32(x)) },
 		"relu":       func(x float64) float64 { return max(x, 0) },
 		"sign": func(x float64) float64 {
 			switch {

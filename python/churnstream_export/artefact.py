@@ -24,6 +24,7 @@ from .errors import ExportError
 from .estimators import Scored, _LazyForest, classify, full
 from .profile import profile as build_profile
 from .program import Column, Program
+from .single import SinglePrecisionError, doubled, rounded
 from .transformers import Kinds
 
 FORMAT_VERSION = 2
@@ -86,7 +87,8 @@ def export(
     meaning = _label(label, horizon)
     pipeline, tuned = _unwrapped(pipeline)
     rows = _Rows(pipeline, reference_rows, inputs)
-    program, output, positive = _program(pipeline, rows, meaning.get("positive"))
+    program, output, positive = _in_its_precision(pipeline, rows, meaning.get("positive"))
+    rows.check_gaps()
     if meaning.get("positive") is None and "column" in meaning:
         meaning["positive"] = str(positive)
     if threshold is None:
@@ -123,6 +125,23 @@ def export(
     files["manifest.json"] = _json(manifest, indent=2)
     _write(directory, files)
     return hashlib.sha256(files["manifest.json"]).hexdigest()
+
+
+def _in_its_precision(pipeline: Any, rows: _Rows, positive: Any) -> tuple[Program, dict[str, Any], Any]:
+    """The program; of the rows as float64 where a step's arithmetic in float32 cannot be reproduced."""
+    try:
+        return _program(pipeline, rows, positive)
+    except SinglePrecisionError as cause:
+        single = np.asarray(rows.call(rows.frame))
+        rows.frame = doubled(rows.frame)
+        double = np.asarray(rows.call(rows.frame))
+        far = float(np.max(np.abs(single - double))) if single.dtype.kind == "f" else float(np.mean(single != double))
+        warnings.warn(
+            f"{cause.step} computes in less than float64, as its columns are float32 or short integers, and its last bits cannot "
+            f"be reproduced: the artefact gives predict_proba of the rows as float64, up to {far:.1g} from that of the rows as they are",
+            stacklevel=3,
+        )
+        return _program(pipeline, rows, positive)
 
 
 def _unwrapped(pipeline: Any) -> tuple[Any, float | None]:
@@ -200,6 +219,10 @@ class _Rows:
                 frame = frame.set_axis(names, axis=1)
             self.features = [str(c) for c in frame.columns]
         self.frame = frame.reset_index(drop=True)
+        self.single = [str(c) for c, d in self.frame.dtypes.items() if str(d).lower() == "float32"]
+        half = [str(c) for c, d in self.frame.dtypes.items() if str(d) == "float16"]
+        if half:
+            raise ExportError(f"the columns {half} are float16; give them as float64: rows.astype({{{half[0]!r}: 'float64'}})")
         self.inputs = self._inputs(_specified(inputs))
         self.names = [i.name for i in self.inputs]
         self.kinds = [str(i.kind) for i in self.inputs]
@@ -247,6 +270,27 @@ class _Rows:
         rows = [self.altered(0, {i: self.missing[i]}) for i in open_ones]
         for i, taken in zip(open_ones, self.taken(rows)):
             self.inputs[i].nullable = taken
+
+    def check_gaps(self) -> None:
+        """None and NaN are one missing value on the stream; refuse a pipeline that takes them apart where rows have both."""
+        for name, kind in zip(self.names, self.kinds):
+            column = self.frame[name]
+            if kind != "category" or column.dtype != object or name not in self.features:
+                continue
+            gaps = self.frame.index[column.isna()]
+            if len({v is None for v in column[gaps]}) < 2:
+                continue
+            answers = []
+            for gap in (None, math.nan):
+                asked = self.frame.loc[gaps[:50]].copy()
+                asked[name] = pd.Series([gap] * len(asked), index=asked.index, dtype=object)
+                answers.append(np.asarray(self.call(asked)) if self.takes(asked) else None)
+            one, other = answers
+            if one is None or other is None or not np.array_equal(one, other):
+                raise ExportError(
+                    f"column {name!r} holds None and NaN, which the pipeline takes apart and an event cannot; make them one "
+                    f"in the reference rows: rows[{name!r}] = rows[{name!r}].where(rows[{name!r}].notna(), None)"
+                )
 
     def altered(self, row: int, values: Mapping[int, Any]) -> pd.DataFrame:
         """A copy of one row with other values."""
@@ -370,7 +414,9 @@ def _specified(inputs: Inputs) -> list[Input] | None:
 
 
 def _missing_form(column: pd.Series) -> Any:
-    """How a column writes a missing value: None if it holds None and no NaN, else NaN."""
+    """How a column writes a missing value: None if it holds None and no NaN, else NaN; nullable texts have their own."""
+    if isinstance(column.dtype, pd.StringDtype):
+        return getattr(column.dtype, "na_value", pd.NA)
     if column.dtype != object:
         return math.nan
     absent = [v for v in column if v is None or (isinstance(v, float) and math.isnan(v))]
@@ -445,9 +491,13 @@ def _like(column: pd.Series, kind: str, value: Any) -> pd.Series:
             known = column.dtype.categories
             extended = known if _absent(value) or value in known else known.append(pd.Index([value]))
             return pd.Series([value], dtype=pd.CategoricalDtype(extended))
-        return pd.Series([value], dtype=object)
+        return pd.Series([value], dtype=column.dtype if isinstance(column.dtype, pd.StringDtype) else object)
     if kind in ("date", "timestamp"):
         return pd.Series([pd.NaT])
+    if pd.api.types.is_extension_array_dtype(column.dtype):
+        return pd.Series([pd.NA], dtype=column.dtype)
+    if column.dtype == np.float32:
+        return pd.Series([math.nan], dtype=np.float32)
     return pd.Series([math.nan], dtype=np.float64)
 
 
@@ -461,6 +511,8 @@ def _program(pipeline: Any, rows: _Rows, positive: Any) -> tuple[Program, dict[s
     columns: dict[str, Column] = {}
     for i, (name, kind) in enumerate(zip(rows.names, rows.kinds)):
         columns[name] = program.declare(name, kind == "category", i)
+        if name in rows.single and kind == "number":
+            columns[name] = rounded(program, [columns[name]])[0]
     kinds = Kinds(rows.kinds, rows.missing)
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")

@@ -14,6 +14,7 @@ from sklearn.linear_model._base import LinearClassifierMixin
 from .errors import ExportError, UnsupportedEstimatorError
 from .probing import refusals
 from .program import Column, Program, floats, numbers
+from .single import check_sums, head, transformed
 from .transformers import Kinds, lower
 
 VERSION = tuple(int("".join(ch for ch in part if ch.isdigit()) or 0) for part in sklearn.__version__.split(".")[:2])
@@ -34,7 +35,8 @@ class Scored:
     predicted: Column | None = None
     # What contributions explain: decision, or something better.
     margin: list[Column] | None = None
-    single_margin: bool = False
+    # One column a class whose largest is predicted, where it is neither decision nor probability.
+    votes: list[Column] | None = None
 
 
 Classify = Callable[[Program, Any, Sequence[Column], Any, Kinds], Scored]
@@ -50,7 +52,10 @@ def classify(program: Program, est: Any, columns: Sequence[Column], rows: Any, k
                 raise UnsupportedEstimatorError(est, "it predicts several outputs at once")
             if classes is not None and len(classes) < 2:
                 raise UnsupportedEstimatorError(est, "it was trained on one class only")
-            return found(program, est, columns, rows, kinds)
+            scored = found(program, est, columns, rows, kinds)
+            if not hasattr(est, "steps"):
+                check_sums(est, head(rows))
+            return scored
     raise UnsupportedEstimatorError(est)
 
 
@@ -69,7 +74,9 @@ def both(program: Program, scored: Scored) -> list[Column]:
 def predicted(program: Program, scored: Scored) -> Column:
     """A column with the position of the predicted class."""
     if scored.predicted is None:
-        if scored.decision is not None and (len(scored.decision) == len(scored.classes) or len(scored.classes) == 2):
+        if scored.votes is not None:
+            read = scored.votes
+        elif scored.decision is not None and (len(scored.decision) == len(scored.classes) or len(scored.classes) == 2):
             read = scored.decision
         else:
             read = both(program, scored)
@@ -84,7 +91,7 @@ def _require(program: Program, est: Any, columns: Sequence[Column]) -> None:
 
 def _means(rows: Any) -> list[float]:
     if hasattr(rows, "toarray"):  # a sparse matrix
-        return floats(np.asarray(rows.mean(axis=0)))
+        return floats(np.asarray(rows.mean(axis=0, dtype=np.float64)))
     return floats(np.asarray(rows, dtype=np.float64).mean(axis=0))
 
 
@@ -204,9 +211,9 @@ def _bayes(
     probability = _softmax(program, likelihood, logarithm=True)
     classes = list(est.classes_)
     if len(classes) > 2:
-        return Scored(classes, None, probability, margin=likelihood)
+        return Scored(classes, None, probability, margin=likelihood, votes=likelihood)
     margin = _combined(program, likelihood, [[-1.0, 1.0]], [0.0], ["margin"])
-    return Scored(classes, None, probability[1:], probability, margin=margin)
+    return Scored(classes, None, probability[1:], probability, margin=margin, votes=likelihood)
 
 
 def _gaussian_bayes(program: Program, est: Any, columns: Sequence[Column], rows: Any, kinds: Kinds) -> Scored:
@@ -375,7 +382,7 @@ def lower_hist_preprocessor(program: Program, step: Any, columns: Sequence[Colum
     for _, part, chosen in step.transformers_:
         picked = select_columns(step, chosen, columns)
         if picked and type(part).__name__ == "OrdinalEncoder":
-            out += lower(program, part, picked, kinds)
+            out += lower(program, part, picked, None, kinds)
         else:
             out += picked
     return out
@@ -564,11 +571,8 @@ def _stacking(program: Program, est: Any, columns: Sequence[Column], rows: Any, 
 def _pipeline(program: Program, est: Any, columns: Sequence[Column], rows: Any, kinds: Kinds) -> Scored:
     out, data = list(columns), rows
     for _, step in est.steps[:-1]:
-        out = lower(program, step, out, kinds)
-        if step is not None and not isinstance(step, str):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                data = step.transform(data)
+        out = lower(program, step, out, head(data), kinds)
+        data = transformed(step, data)
     last = est.steps[-1][1]
     if last is None or isinstance(last, str):
         raise ExportError("the pipeline ends without a classifier")

@@ -10,14 +10,16 @@ from typing import Any, Callable
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 from sklearn.feature_selection import SelectorMixin
 
 from .dates import DateParts, DaysBetween
 from .errors import ExportError, UnsupportedEstimatorError
 from .probing import refusals
 from .program import Column, Program, floats, gaps, numbers
+from .single import SinglePrecisionError, Stage, by_stages, doubled, in_single, rounded, singly, transformed
 
-Lower = Callable[[Program, Any, Sequence[Column], "Kinds"], "list[Column]"]
+Lower = Callable[[Program, Any, Sequence[Column], Any, "Kinds"], "list[Column]"]
 
 
 class Kinds:
@@ -28,21 +30,26 @@ class Kinds:
         self.missing = missing  # how the reference rows write a missing value: NaN or None
 
 
-def lower(program: Program, step: Any, columns: Sequence[Column], kinds: Kinds) -> list[Column]:
-    """Append the steps that do what a fitted transformer does; returns its output columns."""
+def lower(program: Program, step: Any, columns: Sequence[Column], rows: Any, kinds: Kinds) -> list[Column]:
+    """Append the steps that do what a fitted transformer does; returns its output columns.
+
+    rows are some reference rows as the transformer gets them; their dtype is what it computes in.
+    """
     if step is None or (isinstance(step, str) and step == "passthrough"):
         return list(columns)
     if isinstance(step, str) and step == "drop":
         return []
     if type(step) in (DateParts, DaysBetween):
-        return (_date_parts if type(step) is DateParts else _days_between)(program, step, columns, kinds)
+        return (_date_parts if type(step) is DateParts else _days_between)(program, step, columns, rows, kinds)
     module, name = type(step).__module__, type(step).__name__
     if module.startswith("sklearn."):
         found = _LOWERED.get(name)
+        if name in _BY_THEMSELVES and found is not None:
+            return found(program, step, columns, rows, kinds)
         if found is not None:
-            return found(program, step, columns, kinds)
+            return singly(program, step, rows, lambda: found(program, step, columns, rows, kinds))
         if isinstance(step, SelectorMixin):
-            return _select(program, step, columns, kinds)
+            return _select(program, step, columns, rows, kinds)
     raise UnsupportedEstimatorError(step)
 
 
@@ -55,15 +62,21 @@ def _named(columns: Sequence[Column], how: str) -> list[str]:
     return [f"{how}({c.name})" for c in columns]
 
 
-def _pipeline(program: Program, step: Any, columns: Sequence[Column], kinds: Kinds) -> list[Column]:
+def _pipeline(program: Program, step: Any, columns: Sequence[Column], rows: Any, kinds: Kinds) -> list[Column]:
     out = list(columns)
-    for _, part in step.steps:
-        out = lower(program, part, out, kinds)
+    for i, (_, part) in enumerate(step.steps):
+        out = lower(program, part, out, rows, kinds)
+        if i < len(step.steps) - 1:
+            rows = transformed(part, rows)
     return out
 
 
 def select_columns(step: Any, chosen: Any, columns: Sequence[Column]) -> list[Column]:
     """The columns that a ColumnTransformer means by a name, a position, a slice, a mask or a list of them."""
+    return [columns[i] for i in _positions(step, chosen, columns)]
+
+
+def _positions(step: Any, chosen: Any, columns: Sequence[Column]) -> list[int]:
     names = getattr(step, "feature_names_in_", None)
     if names is None:
         names = [c.name for c in columns]
@@ -80,90 +93,106 @@ def select_columns(step: Any, chosen: Any, columns: Sequence[Column]) -> list[Co
         if isinstance(chosen.start, str) or isinstance(chosen.stop, str):
             start = 0 if chosen.start is None else position(chosen.start)
             stop = len(columns) if chosen.stop is None else position(chosen.stop) + 1
-            return list(columns[start : stop : chosen.step])
-        return list(columns[chosen])
+            return list(range(len(columns))[start : stop : chosen.step])
+        return list(range(len(columns))[chosen])
     if isinstance(chosen, (str, int, np.integer)) and not isinstance(chosen, (bool, np.bool_)):
-        return [columns[position(chosen)]]
+        return [position(chosen) % len(columns)]
     keys = list(chosen)
     if keys and all(isinstance(k, (bool, np.bool_)) for k in keys):
-        return [c for c, keep in zip(columns, keys) if keep]
-    return [columns[position(k)] for k in keys]
+        return [i for i, keep in enumerate(keys) if keep]
+    return [position(k) % len(columns) for k in keys]
 
 
-def _column_transformer(program: Program, step: Any, columns: Sequence[Column], kinds: Kinds) -> list[Column]:
+def _column_transformer(program: Program, step: Any, columns: Sequence[Column], rows: Any, kinds: Kinds) -> list[Column]:
     out: list[Column] = []
     weights = step.transformer_weights or {}
     for name, part, chosen in step.transformers_:
-        picked = select_columns(step, chosen, columns)
-        if not picked:
+        at = _positions(step, chosen, columns)
+        if not at:
             continue
-        made = lower(program, part, picked, kinds)
-        out += _weighted(program, made, weights.get(name), step)
+        read: Any = None if rows is None else rows.iloc[:, at] if hasattr(rows, "iloc") else rows[:, at]
+        if isinstance(chosen, str) and hasattr(read, "iloc"):
+            read = read.iloc[:, 0]  # a single name is a column, not a table
+        made = lower(program, part, [columns[i] for i in at], read, kinds)
+        out += _weighted(program, made, weights.get(name), part, read, step)
     return out
 
 
-def _feature_union(program: Program, step: Any, columns: Sequence[Column], kinds: Kinds) -> list[Column]:
+def _feature_union(program: Program, step: Any, columns: Sequence[Column], rows: Any, kinds: Kinds) -> list[Column]:
     out: list[Column] = []
     weights = step.transformer_weights or {}
     for name, part in step.transformer_list:
-        out += _weighted(program, lower(program, part, columns, kinds), weights.get(name), step)
+        out += _weighted(program, lower(program, part, columns, rows, kinds), weights.get(name), part, rows, step)
     return out
 
 
-def _weighted(program: Program, columns: list[Column], weight: float | None, who: Any) -> list[Column]:
+def _weighted(
+    program: Program, columns: list[Column], weight: float | None, part: Any, rows: Any, who: Any
+) -> list[Column]:
     if weight is None or not columns:
         return columns
     numbers(columns, who)
+    if getattr(transformed(part, rows), "dtype", None) == np.float32:
+        raise SinglePrecisionError(who)
     n = len(columns)
     parameters = {"scale": floats([weight] * n), "offset": [0.0] * n}
     made = program.add("min_max_scale", columns, _named(columns, "weighted"), parameters)
     return program.inherit(made, columns, "present", "finite")
 
 
-def _scale(program: Program, step: Any, columns: Sequence[Column], mean: Any, scale: Any) -> list[Column]:
+def _scale(program: Program, step: Any, columns: Sequence[Column], rows: Any, mean: Any, scale: Any) -> list[Column]:
     _require(program, step, columns)
     n = len(columns)
     if mean is None and scale is None:
         return list(columns)
-    parameters = {
-        "mean": [0.0] * n if mean is None else floats(mean),
-        "scale": [1.0] * n if scale is None else floats(scale),
-    }
-    made = program.add("scale", columns, _named(columns, "scaled"), parameters)
+    means = [0.0] * n if mean is None else floats(mean)
+    scales = [1.0] * n if scale is None else floats(scale)
+    if in_single(rows):
+        stages = [] if mean is None else [Stage("scale", means, [1.0] * n)]
+        stages += [] if scale is None else [Stage("scale", [0.0] * n, scales)]
+        made = by_stages(program, step, columns, rows, stages)
+    else:
+        made = program.add("scale", columns, _named(columns, "scaled"), {"mean": means, "scale": scales})
     return program.inherit(made, columns, "present", "finite")
 
 
-def _standard(program: Program, step: Any, columns: Sequence[Column], kinds: Kinds) -> list[Column]:
+def _standard(program: Program, step: Any, columns: Sequence[Column], rows: Any, kinds: Kinds) -> list[Column]:
     mean = step.mean_ if step.with_mean else None
     scale = step.scale_ if step.with_std else None
-    return _scale(program, step, columns, mean, scale)
+    return _scale(program, step, columns, rows, mean, scale)
 
 
-def _robust(program: Program, step: Any, columns: Sequence[Column], kinds: Kinds) -> list[Column]:
+def _robust(program: Program, step: Any, columns: Sequence[Column], rows: Any, kinds: Kinds) -> list[Column]:
     mean = step.center_ if step.with_centering else None
     scale = step.scale_ if step.with_scaling else None
-    return _scale(program, step, columns, mean, scale)
+    return _scale(program, step, columns, rows, mean, scale)
 
 
-def _max_abs(program: Program, step: Any, columns: Sequence[Column], kinds: Kinds) -> list[Column]:
-    out = _scale(program, step, columns, None, step.scale_)
+def _max_abs(program: Program, step: Any, columns: Sequence[Column], rows: Any, kinds: Kinds) -> list[Column]:
+    out = _scale(program, step, columns, rows, None, step.scale_)
     return _clip(program, out, (-1.0, 1.0)) if getattr(step, "clip", False) else out
 
 
-def _min_max(program: Program, step: Any, columns: Sequence[Column], kinds: Kinds) -> list[Column]:
+def _min_max(program: Program, step: Any, columns: Sequence[Column], rows: Any, kinds: Kinds) -> list[Column]:
     _require(program, step, columns)
-    parameters = {"scale": floats(step.scale_), "offset": floats(step.min_)}
-    made = program.add("min_max_scale", columns, _named(columns, "scaled"), parameters)
+    scales, offsets, n = floats(step.scale_), floats(step.min_), len(columns)
+    if in_single(rows):
+        stages = [Stage("min_max_scale", scales, [0.0] * n), Stage("min_max_scale", [1.0] * n, offsets)]
+        made = by_stages(program, step, columns, rows, stages)
+    else:
+        made = program.add("min_max_scale", columns, _named(columns, "scaled"), {"scale": scales, "offset": offsets})
     program.inherit(made, columns, "present", "finite")
     return _clip(program, made, step.feature_range) if step.clip else made
 
 
 def _clip(program: Program, columns: Sequence[Column], bounds: Sequence[float]) -> list[Column]:
     made = program.add("clip", columns, _named(columns, "clipped"), {"range": floats(bounds)})
-    return program.inherit(made, columns, "present", "finite")
+    program.inherit(made, columns, "present", "finite")
+    single = all("float32" in program.checked.get(c.name, ()) for c in columns)
+    return rounded(program, made) if single else made
 
 
-def _normalize(program: Program, step: Any, columns: Sequence[Column], kinds: Kinds) -> list[Column]:
+def _normalize(program: Program, step: Any, columns: Sequence[Column], rows: Any, kinds: Kinds) -> list[Column]:
     _require(program, step, columns)
     made = program.add("normalize", columns, _named(columns, "normalized"), {"norm": step.norm})
     return program.inherit(made, columns, "present", "finite")
@@ -265,7 +294,7 @@ def _encoder_columns(program: Program, step: Any, columns: Sequence[Column], kin
     return out
 
 
-def _one_hot(program: Program, step: Any, columns: Sequence[Column], kinds: Kinds) -> list[Column]:
+def _one_hot(program: Program, step: Any, columns: Sequence[Column], rows: Any, kinds: Kinds) -> list[Column]:
     encoded = _encoder_columns(program, step, columns, kinds)
     widths = [int(n) for n in step._n_features_outs]
     starts = np.cumsum([0, *widths])
@@ -343,11 +372,11 @@ def _looked_up(
     return made
 
 
-def _ordinal(program: Program, step: Any, columns: Sequence[Column], kinds: Kinds) -> list[Column]:
+def _ordinal(program: Program, step: Any, columns: Sequence[Column], rows: Any, kinds: Kinds) -> list[Column]:
     return _looked_up(program, step, columns, kinds, 1, "ordinal", True)
 
 
-def _target(program: Program, step: Any, columns: Sequence[Column], kinds: Kinds) -> list[Column]:
+def _target(program: Program, step: Any, columns: Sequence[Column], rows: Any, kinds: Kinds) -> list[Column]:
     multi = len(step.classes_) if step.target_type_ == "multiclass" else 1
     return _looked_up(program, step, columns, kinds, multi, "target", True)
 
@@ -361,12 +390,13 @@ def _fill(column: Column, value: Any, step: Any) -> Any:
     return floats([value])[0]
 
 
-def _impute(program: Program, step: Any, columns: Sequence[Column], kinds: Kinds) -> list[Column]:
+def _impute(program: Program, step: Any, columns: Sequence[Column], rows: Any, kinds: Kinds) -> list[Column]:
     marker = step.missing_values
     absent = _missing(marker)
     if not absent:
         program.require(columns, "present")
     numeric = [c for c in columns if not c.category]
+    gapless = _gaps_left(program, step, columns, rows, kinds) if absent else set()
     program.require(numeric, "finite")
     groups: dict[bool, list[int]] = {}
     keep = []
@@ -378,9 +408,12 @@ def _impute(program: Program, step: Any, columns: Sequence[Column], kinds: Kinds
             raise ExportError(f"SimpleImputer has no value for {column.name!r}, which was empty in training")
         keep.append(i)
         groups.setdefault(column.category, []).append(i)
-    made: dict[int, Column] = {}
-    for category, at in groups.items():
+    made: dict[int, Column] = {i: columns[i] for i in gapless}
+    for category, all_of_them in groups.items():
+        at = [i for i in all_of_them if i not in gapless]
         read = [columns[i] for i in at]
+        if not at:
+            continue
         if not absent and category != isinstance(marker, str):
             for i in at:  # the marker cannot occur among values of this kind
                 made[i] = columns[i]
@@ -395,11 +428,39 @@ def _impute(program: Program, step: Any, columns: Sequence[Column], kinds: Kinds
             program.checked[column.name].add("present")
     out = [made[i] for i in keep]
     if step.add_indicator:
-        out += _missing_indicator(program, step.indicator_, columns, kinds)
+        out += _missing_indicator(program, step.indicator_, columns, rows, kinds)
     return out
 
 
-def _missing_indicator(program: Program, step: Any, columns: Sequence[Column], kinds: Kinds) -> list[Column]:
+def _gaps_left(program: Program, step: Any, columns: Sequence[Column], rows: Any, kinds: Kinds) -> set[int]:
+    """Positions of the categories whose missing values the imputer does not fill: it takes None, NaN and pd.NA apart.
+
+    Where it raises for one, the column must not have any.
+    """
+    left: set[int] = set()
+    for i, column in enumerate(columns):
+        if not column.category or column.source is None or rows is None or len(rows) == 0:
+            continue
+        row: Any = rows.iloc[:1].astype(object) if hasattr(rows, "iloc") else np.array(rows[:1], dtype=object)
+        gap = kinds.missing[column.source]
+        if hasattr(row, "iloc"):
+            row.isetitem(i, pd.Series([gap], index=row.index, dtype=object))
+        else:
+            row[0, i] = gap
+        try:
+            out = transformed(step, row)
+        except (ValueError, TypeError):
+            program.require([column], "present")
+            continue
+        kept = [k for k, v in enumerate(step.statistics_) if not _missing(_plain(v)) or getattr(step, "keep_empty_features", False)]
+        if i in kept:
+            value = out.iloc[0, kept.index(i)] if hasattr(out, "iloc") else out[0, kept.index(i)]
+            if _missing(value):
+                left.add(i)
+    return left
+
+
+def _missing_indicator(program: Program, step: Any, columns: Sequence[Column], rows: Any, kinds: Kinds) -> list[Column]:
     marker = step.missing_values
     picked = [columns[i] for i in step.features_]
     if step.features == "missing-only" and step.error_on_new:
@@ -414,7 +475,7 @@ def _missing_indicator(program: Program, step: Any, columns: Sequence[Column], k
     return program.sound(program.add("missing_indicator", picked, _named(picked, "missing"), parameters))
 
 
-def _bins(program: Program, step: Any, columns: Sequence[Column], kinds: Kinds) -> list[Column]:
+def _bins(program: Program, step: Any, columns: Sequence[Column], rows: Any, kinds: Kinds) -> list[Column]:
     _require(program, step, columns)
     edges = [floats(e[1:-1]) for e in step.bin_edges_]
     binned = program.sound(program.add("bin", columns, _named(columns, "bin"), {"edges": edges}))
@@ -430,7 +491,7 @@ def _bins(program: Program, step: Any, columns: Sequence[Column], kinds: Kinds) 
     return program.sound(program.add("one_hot", binned, names, parameters))
 
 
-def _power(program: Program, step: Any, columns: Sequence[Column], kinds: Kinds) -> list[Column]:
+def _power(program: Program, step: Any, columns: Sequence[Column], rows: Any, kinds: Kinds) -> list[Column]:
     _require(program, step, columns)
     if step.method == "box-cox":
         method = "box_cox"
@@ -455,19 +516,21 @@ def _power(program: Program, step: Any, columns: Sequence[Column], kinds: Kinds)
     return program.inherit(out, made, "present")
 
 
-def _quantile(program: Program, step: Any, columns: Sequence[Column], kinds: Kinds) -> list[Column]:
+def _quantile(program: Program, step: Any, columns: Sequence[Column], rows: Any, kinds: Kinds) -> list[Column]:
     _require(program, step, columns)
     parameters = {
         "quantiles": [floats(step.quantiles_[:, i]) for i in range(len(columns))],
         "references": floats(step.references_),
     }
     if step.output_distribution == "normal":
+        border = 1e-7 - np.spacing(1)  # scikit-learn's BOUNDS_THRESHOLD
         parameters["normal"] = True
+        parameters["range"] = floats([stats.norm.ppf(border), stats.norm.ppf(1 - border)])
     made = program.add("quantile", columns, _named(columns, "quantile"), parameters)
     return program.inherit(made, columns, "present", "finite", "single")
 
 
-def _polynomial(program: Program, step: Any, columns: Sequence[Column], kinds: Kinds) -> list[Column]:
+def _polynomial(program: Program, step: Any, columns: Sequence[Column], rows: Any, kinds: Kinds) -> list[Column]:
     _require(program, step, columns)
     powers = [[int(p) for p in row] for row in step.powers_]
     names = []
@@ -489,7 +552,7 @@ _FUNCTIONS = {
 }  # fmt: skip
 
 
-def _function(program: Program, step: Any, columns: Sequence[Column], kinds: Kinds) -> list[Column]:
+def _function(program: Program, step: Any, columns: Sequence[Column], rows: Any, kinds: Kinds) -> list[Column]:
     if step.func is None:
         if step.validate:
             _require(program, step, columns)
@@ -502,10 +565,34 @@ def _function(program: Program, step: Any, columns: Sequence[Column], kinds: Kin
     numbers(columns, step)
     if step.validate:
         _require(program, step, columns)
-    return program.add("function", columns, _named(columns, name), {"name": name})
+    made = program.add("function", columns, _named(columns, name), {"name": name})
+    return _in_own_precision(program, step, name, made, rows)
 
 
-def _select(program: Program, step: Any, columns: Sequence[Column], kinds: Kinds) -> list[Column]:
+# Rounding their result in float64 gives their result in float32.
+_ROUNDED = ("sqrt", "abs", "square", "reciprocal", "negative", "sign")
+
+
+def _in_own_precision(program: Program, step: Any, name: str, made: list[Column], rows: Any) -> list[Column]:
+    """Round what numpy computes in float32; it takes bytes and short integers to smaller floats, too."""
+    if rows is None:
+        return made
+    want, got = (np.asarray(transformed(step, r)) for r in (rows, doubled(rows)))
+    frame = transformed(step, rows)
+    out = []
+    for i, column in enumerate(made):
+        dtype = frame.dtypes.iloc[i] if hasattr(frame, "dtypes") else want.dtype
+        single = str(dtype).lower() == "float32"
+        wanted, given = want[:, i].astype(np.float64), got[:, i].astype(np.float64)
+        if single and name in _ROUNDED:
+            given = given.astype(np.float32).astype(np.float64)
+        if not np.array_equal(wanted, given, equal_nan=True) or (single and name not in _ROUNDED):
+            raise SinglePrecisionError(step)
+        out += rounded(program, [column]) if single else [column]
+    return out
+
+
+def _select(program: Program, step: Any, columns: Sequence[Column], rows: Any, kinds: Kinds) -> list[Column]:
     if not any(c.category for c in columns):
         _require(program, step, columns)
     return [c for c, keep in zip(columns, step.get_support()) if keep]
@@ -523,7 +610,7 @@ def _unit(column: Column, digits: bool, kinds: Kinds) -> str:
     raise ExportError(f"{column.name!r} is no date here; DateParts and DaysBetween read dates, or numbers with digits=True")
 
 
-def _date_parts(program: Program, step: Any, columns: Sequence[Column], kinds: Kinds) -> list[Column]:
+def _date_parts(program: Program, step: Any, columns: Sequence[Column], rows: Any, kinds: Kinds) -> list[Column]:
     out = []
     for column in columns:
         parameters = {"unit": _unit(column, step.digits, kinds), "parts": list(step.parts)}
@@ -531,11 +618,14 @@ def _date_parts(program: Program, step: Any, columns: Sequence[Column], kinds: K
     return out
 
 
-def _days_between(program: Program, step: Any, columns: Sequence[Column], kinds: Kinds) -> list[Column]:
+def _days_between(program: Program, step: Any, columns: Sequence[Column], rows: Any, kinds: Kinds) -> list[Column]:
     units = [_unit(c, step.digits, kinds) for c in columns]
     name = f"days from {columns[0].name} to {columns[1].name}"
     return program.add("days_between", columns, [name], {"units": units})
 
+
+# Their precision is seen to by their parts or by themselves.
+_BY_THEMSELVES = ("Pipeline", "ColumnTransformer", "FeatureUnion", "FunctionTransformer")
 
 _LOWERED: dict[str, Lower] = {
     "Pipeline": _pipeline,

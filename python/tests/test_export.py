@@ -20,7 +20,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, PolynomialFeatures, StandardScaler
+from sklearn.preprocessing import FunctionTransformer, Normalizer, OneHotEncoder, PolynomialFeatures, StandardScaler
 from sklearn.svm import SVC, LinearSVC
 
 from churnstream_export import DateParts, DaysBetween, ExportError, Input, UnsupportedEstimatorError, export
@@ -327,3 +327,35 @@ def test_unseen_values_are_among_the_reference_rows(customers: Any, tmp_path: Pa
         assert any(line[name] == "not in training" for line in lines), name
     for name in frame.columns:
         assert any(line[name] is None for line in lines), name
+
+
+def test_float32_columns_are_scaled_as_the_library_does(customers: Any, tmp_path: Path, churnstream: str) -> None:
+    frame, churn = customers
+    frame = frame.astype({c: "float32" for c in NUMBERS})
+    model = usual().fit(frame, churn)
+    export(model, frame, tmp_path / "m", label="left", horizon="30d")
+    got = scored(churnstream, tmp_path / "m", frame.astype({c: "float64" for c in NUMBERS}), tmp_path)
+    np.testing.assert_allclose([line["probability"] for line in got], model.predict_proba(frame)[:, 1], rtol=1e-12)
+
+
+def test_sums_in_float32_are_exported_as_of_float64_and_that_is_said(customers: Any, tmp_path: Path, churnstream: str) -> None:
+    frame, churn = customers
+    frame = frame[NUMBERS].fillna(0).astype("float32")
+    model = make_pipeline(Normalizer(), LogisticRegression()).fit(frame, churn)
+    with pytest.warns(UserWarning, match="Normalizer computes in less than float64"):
+        export(model, frame, tmp_path / "m", label="left", horizon="30d")
+    got = scored(churnstream, tmp_path / "m", frame.astype("float64"), tmp_path)
+    np.testing.assert_allclose([line["probability"] for line in got], model.predict_proba(frame.astype("float64"))[:, 1], rtol=1e-12)
+
+
+def test_none_and_nan_that_a_pipeline_takes_apart_are_refused(customers: Any, tmp_path: Path) -> None:
+    frame, churn = customers
+    frame = frame.astype({"country": object})
+    frame["country"] = frame["country"].where(frame["country"].notna(), None)
+    frame.loc[3, "country"] = np.nan
+    assert {v is None for v in frame["country"][frame["country"].isna()]} == {True, False}
+    model = usual().fit(frame, churn)
+    with pytest.raises(ExportError, match="'country' holds None and NaN"):
+        export(model, frame, tmp_path / "m", label="left", horizon="30d")
+    one = frame.assign(country=frame["country"].where(frame["country"].notna(), None))
+    export(model, one, tmp_path / "m", label="left", horizon="30d")

@@ -270,7 +270,8 @@ def cells(rows, inputs):
 def refused(call, rows):
     """The positions of the rows that the library refuses."""
     try:
-        if np.isfinite(np.asarray(call(rows), dtype=float)).all():
+        out = np.asarray(call(rows))
+        if out.dtype.kind != "f" or np.isfinite(out).all():
             return []
     except (ValueError, IndexError, TypeError):
         pass
