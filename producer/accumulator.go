@@ -12,6 +12,8 @@ type accumulator struct {
 	maxBatchBytes int
 	compression   Compression
 	pool          *Pool
+	limits        *Limits
+	learned       uint32 // version of limits that the topics have
 
 	topics  map[string]*topicBuffer
 	last    *topicBuffer       // of the latest Append: most records go to the topic of the one before
@@ -26,6 +28,7 @@ type accumulator struct {
 type topicBuffer struct {
 	name       string
 	count      int32              // partitions
+	most       int                // bytes of a batch, before compression, unless it is one record
 	turn       uint32             // next partition for a record without a key
 	partitions []*partitionBuffer // by number, nil where no record went yet; grows on demand up to count
 }
@@ -49,7 +52,11 @@ func newAccumulator(cfg Config) accumulator {
 	if pool == nil {
 		pool = NewPool(ownPoolBytes)
 	}
-	return accumulator{maxBatchBytes: cfg.MaxBatchBytes, compression: cfg.Compression, pool: pool, topics: map[string]*topicBuffer{}}
+	limits := cfg.Limits
+	if limits == nil {
+		limits = &Limits{}
+	}
+	return accumulator{maxBatchBytes: cfg.MaxBatchBytes, compression: cfg.Compression, pool: pool, limits: limits, topics: map[string]*topicBuffer{}}
 }
 
 // append copies r into the batch of its partition. The topic must be known.
@@ -68,7 +75,7 @@ func (a *accumulator) append(t *topicBuffer, r *Record) error {
 	}
 	if n := len(p.batches); n > 0 {
 		last := p.batches[n-1]
-		if size := last.SizeWith(r); size <= a.maxBatchBytes && !last.closed {
+		if size := last.SizeWith(r); size <= t.most && !last.closed {
 			a.grow(last, size)
 			last.Append(r)
 			a.appended(t, r)
@@ -118,7 +125,7 @@ func (a *accumulator) topic(name string) *topicBuffer {
 }
 
 func (a *accumulator) learn(name string, partitions int32) *topicBuffer {
-	t := &topicBuffer{name: name, count: partitions}
+	t := &topicBuffer{name: name, count: partitions, most: a.limits.of(name, a.maxBatchBytes)}
 	a.topics[name] = t
 	return t
 }
@@ -170,7 +177,7 @@ func (a *accumulator) takeFrom(from *accumulator) {
 		}
 		for _, b := range p.batches {
 			if n := len(to.batches); n > 0 {
-				if size := to.batches[n-1].sizeJoined(b); size <= a.maxBatchBytes {
+				if size := to.batches[n-1].sizeJoined(b); size <= t.most {
 					a.grow(to.batches[n-1], size)
 					to.batches[n-1].join(b)
 					continue
@@ -220,6 +227,7 @@ func (a *accumulator) pack(b *RecordBatch) error {
 		return err
 	}
 	defer a.pool.giveCompressor(c)
+	b.unpacked = len(b.plain)
 	b.packed = a.pool.take(len(b.plain))[:batchHeaderBytes]
 	if err := b.Compress(c); err != nil {
 		return err
@@ -296,6 +304,18 @@ func (p *partitionBuffer) acknowledge() {
 	p.sequence = int32((int64(p.sequence) + int64(p.batches[p.sent].Len())) & 0x7fffffff)
 	p.sent++
 	p.inDoubt = false
+}
+
+// refreshLimits takes over what was learned of the topics, between two units.
+func (a *accumulator) refreshLimits() {
+	version := a.limits.version.Load()
+	if version == a.learned {
+		return
+	}
+	a.learned = version
+	for name, t := range a.topics {
+		t.most = a.limits.of(name, a.maxBatchBytes)
+	}
 }
 
 // refreshPartitions takes over grown partition counts, so that keys spread over new partitions between two units and

@@ -93,16 +93,20 @@ func (c *cluster) context() context.Context {
 	return ctx
 }
 
-func (c *cluster) topic(partitions int32) string {
+// topic creates one; settings are names, each followed by its value.
+func (c *cluster) topic(partitions int32, settings ...string) string {
 	c.t.Helper()
 	name := uniqueName("topic")
 	req := kmsg.NewPtrCreateTopicsRequest()
 	topic := kmsg.NewCreateTopicsRequestTopic()
 	topic.Topic, topic.NumPartitions, topic.ReplicationFactor = name, partitions, 1
 	// The records of the tests are dated long ago: a real broker would delete them half a minute after its start.
-	keep := kmsg.NewCreateTopicsRequestTopicConfig()
-	keep.Name, keep.Value = "retention.ms", kmsg.StringPtr("-1")
-	topic.Configs = append(topic.Configs, keep)
+	settings = append(settings, "retention.ms", "-1")
+	for setting := range slices.Chunk(settings, 2) {
+		s := kmsg.NewCreateTopicsRequestTopicConfig()
+		s.Name, s.Value = setting[0], &setting[1]
+		topic.Configs = append(topic.Configs, s)
+	}
 	req.Topics = append(req.Topics, topic)
 	req.TimeoutMillis = 10_000
 	resp, err := req.RequestWith(c.context(), c.oracle)

@@ -12,8 +12,8 @@ type Config struct {
 	Compression Compression `yaml:"compression"`
 
 	// MaxBatchBytes bounds one record batch, measured before compression. A partition that holds more in one unit
-	// gets several batches, sent one after the other. It must not exceed the topic's max.message.bytes (broker
-	// default 1,048,588).
+	// gets several batches, sent one after the other. Where it exceeds the topic's max.message.bytes (broker default
+	// 1,048,588) a unit has to be repeated with smaller ones.
 	MaxBatchBytes int `yaml:"max_batch_bytes"`
 
 	// MaxRequestBytes bounds one Produce request, which carries one batch of every partition of a leader, and with it
@@ -50,6 +50,10 @@ type Config struct {
 	// Pool is the memory that publishers share. Nil gives each publisher one of its own, and all units of a Shared one
 	// together.
 	Pool *Pool `yaml:"-"`
+
+	// Limits is what publishers learn of the batches that topics take. Nil gives each publisher one of its own, and all
+	// units of a Shared one together.
+	Limits *Limits `yaml:"-"`
 }
 
 // Retry is a request that failed and is repeated after a pause.
@@ -68,6 +72,7 @@ func DefaultConfig() Config {
 		RequestTimeout:     10 * time.Second,
 		RetryBackoff:       2 * time.Millisecond,
 		MaxRetryBackoff:    250 * time.Millisecond,
+		Limits:             &Limits{},
 	}
 }
 

@@ -27,17 +27,17 @@ var (
 	ErrAbortable = errors.New("abort and repeat")
 )
 
-// RecordTooLargeError says that one record, or one batch for its topic's limit, cannot be sent.
+// RecordTooLargeError says that a record cannot be sent.
 type RecordTooLargeError struct {
 	Topic     string
 	Partition int32
-	Size      int // bytes, encoded and before compression
+	Size      int // bytes: encoded and before compression where Limit is known, else as the broker saw it
 	Limit     int // bytes; 0 where only the broker knows it
 }
 
 func (e *RecordTooLargeError) Error() string {
 	if e.Limit == 0 {
-		return fmt.Sprintf("batch of %d bytes for %s/%d exceeds the topic's max.message.bytes: raise it or lower max_batch_bytes", e.Size, e.Topic, e.Partition)
+		return fmt.Sprintf("record of %[1]d bytes for %[2]s/%[3]d exceeds the topic's max.message.bytes: kafka-configs.sh --alter --entity-type topics --entity-name %[2]s --add-config max.message.bytes=%[1]d", e.Size, e.Topic, e.Partition)
 	}
 	return fmt.Sprintf("record of %d bytes for %s exceeds max_batch_bytes (%d)", e.Size, e.Topic, e.Limit)
 }

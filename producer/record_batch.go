@@ -44,6 +44,7 @@ type RecordBatch struct {
 	plain     []byte // header space followed by the encoded records
 	packed    []byte // header space followed by the compressed records, when codec is set
 	codec     Compression
+	unpacked  int  // of an accumulator: size before compression
 	closed    bool // of an accumulator: nothing may be appended any more
 	count     int32
 	firstTime int64
@@ -194,6 +195,9 @@ func (b *RecordBatch) wireSize() int {
 	}
 	return len(b.plain)
 }
+
+// plainSize is the length before compression.
+func (b *RecordBatch) plainSize() int { return max(len(b.plain), b.unpacked) }
 
 // bodySize is the encoded length of r at the end of the batch, without its own length prefix.
 func (b *RecordBatch) bodySize(r *Record) int {

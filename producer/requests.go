@@ -1,6 +1,7 @@
 package producer
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
@@ -112,8 +113,16 @@ func (s *session) answered(topic []byte, partition int32, code int16, message st
 	}
 	e := s.produceOp.on(p.topic.name, partition).failed(s.produceOp.on(p.topic.name, partition).refused(code))
 	switch {
-	case code == codeMessageTooLarge || code == codeRecordListTooLarge:
+	case code == codeMessageTooLarge && batch.Len() > 1:
+		half := batch.plainSize() / 2
+		s.records.limits.lower(p.topic.name, half)
+		e.verdict = abortable
+		e.Remedy = fmt.Sprintf("%d records in a batch of %d bytes exceed the topic's max.message.bytes; from now on %d bytes before compression are the most: raise max.message.bytes of %s to max_batch_bytes (%d)",
+			batch.Len(), batch.wireSize(), half, p.topic.name, s.cfg.MaxBatchBytes)
+	case code == codeMessageTooLarge:
 		e.Cause = &RecordTooLargeError{Topic: p.topic.name, Partition: partition, Size: batch.wireSize()}
+	case code == codeRecordListTooLarge:
+		e.Remedy = fmt.Sprintf("a batch of %d bytes exceeds the topic's segment.bytes: raise that or lower max_batch_bytes", batch.wireSize())
 	case message != "" && e.Remedy == "":
 		e.Remedy = "the broker says: " + message
 	}

@@ -101,8 +101,9 @@ func (s *session) lookUp(topic string) (*topicBuffer, error) {
 	return s.records.learn(topic, partitions), nil
 }
 
-// refreshTopics looks at grown topics between two units.
+// refreshTopics looks at grown topics, and at those that take smaller batches than was thought, between two units.
 func (s *session) refreshTopics(ctx context.Context) {
+	s.records.refreshLimits()
 	if now := time.Now(); now.Sub(s.refreshed) >= partitionRefreshInterval {
 		s.refreshed = now
 		s.records.refreshPartitions(ctx, s.client.Partitions)

@@ -18,7 +18,7 @@ import (
 //
 // One goroutine, Run, owns the producer; each unit belongs to the goroutine of its partition, and to Run
 // from the moment that Commit hands it over until Run answers. All units of a transaction share its fate: each of them
-// gets the error that ended it. That includes ErrFenced and a fatal error, such as a batch that is larger than its
+// gets the error that ended it. That includes ErrFenced and a fatal error, such as a record that is larger than its
 // topic allows.
 //
 // A partition must stay with the member while its unit is in Commit: give it back only after Commit has returned.
@@ -67,6 +67,9 @@ func NewSharedIdempotent(cfg Config, client *kafkawire.Client) (*Shared, error) 
 func newShared(cfg Config, client *kafkawire.Client, fresh func(Config) (common, error)) (*Shared, error) {
 	if cfg.Pool == nil {
 		cfg.Pool = NewPool(DefaultPoolBytes)
+	}
+	if cfg.Limits == nil {
+		cfg.Limits = &Limits{}
 	}
 	if _, err := fresh(cfg); err != nil {
 		return nil, err

@@ -20,6 +20,8 @@ usage() {
 	TEXT
 }
 
+# The offsets topic is rolled early, so that it is compacted and a broker loads
+# it in a moment: Kafka 4.3 may answer for a group before it has loaded it.
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=${KAFKA_DIR:-$here/../../.build/kafka}
 port=${KAFKA_PORT:-19192}
@@ -115,6 +117,7 @@ configure() {
 		min.insync.replicas=$(((copies + 1) / 2))
 		offsets.topic.replication.factor=$copies
 		offsets.topic.num.partitions=6
+		offsets.topic.segment.bytes=1048576
 		transaction.state.log.replication.factor=$copies
 		transaction.state.log.min.isr=$(((copies + 1) / 2))
 		transaction.state.log.num.partitions=6

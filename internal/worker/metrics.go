@@ -25,6 +25,7 @@ type metrics struct {
 	floods        prometheus.Counter
 	topicFindings prometheus.Gauge
 	restarts      prometheus.Counter
+	forgotten     prometheus.Counter
 	missing       map[string]prometheus.Counter // by input
 	unseen        map[string]prometheus.Counter // by input
 	latency       prometheus.Histogram
@@ -59,6 +60,7 @@ func newMetrics(reg prometheus.Registerer, model *scoring.Model) *metrics {
 		unseen:      map[string]prometheus.Counter{},
 		batches:     counter("batches_total", "Units of work committed: what a partition hands to one transaction."),
 		floods:      counter("floods_total", "Times that a flood of bad records stopped a partition."),
+		forgotten:   counter("forgotten_offsets_total", "Times that the group's coordinator gave an older offset than was committed: it had not loaded the group, or the group's offsets were reset."),
 		restarts:    counter("partition_restarts_total", "Times that a partition was begun again after an aborted batch or a fence."),
 		latency: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Namespace: "churnstream", Name: "end_to_end_latency_seconds",
@@ -78,7 +80,7 @@ func newMetrics(reg prometheus.Registerer, model *scoring.Model) *metrics {
 	m.topicFindings = prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "churnstream", Name: "topic_findings", Help: "Faults of the topics' settings that the check at the start found; the log has each with the command that mends it."})
 	gauges("model_info", "The loaded model; always 1.", "name", "version", "digest", "variant").
 		WithLabelValues(model.Name(), model.Version(), model.Digest(), "champion").Set(1)
-	reg.MustRegister(m.events, m.scores, m.batches, m.floods, m.topicFindings, m.restarts, m.latency)
+	reg.MustRegister(m.events, m.scores, m.batches, m.floods, m.topicFindings, m.restarts, m.forgotten, m.latency)
 	return m
 }
 

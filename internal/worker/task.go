@@ -135,7 +135,9 @@ func (t *task) own(fetch, work context.Context) (progressed bool, err error) {
 			return false, err
 		}
 	}
-	t.position = offsets[t.source]
+	if t.position, err = t.remembered(fetch, offsets[t.source]); err != nil {
+		return false, err
+	}
 	partition := t.worker.fetcher.Open(t.source, t.position)
 	defer partition.Close()
 	t.inHand.none()
@@ -350,6 +352,7 @@ func (t *task) commit(ctx context.Context, next int64) error {
 		err := t.publisher.Commit(ctx, member, t.offsets[:])
 		if err == nil {
 			t.position, t.marked = next, t.offsets[0].Metadata != ""
+			t.worker.memory.commit(t.source, next)
 		}
 		if !errors.Is(err, producer.ErrStaleMember) {
 			return err

@@ -63,8 +63,11 @@ type Worker struct {
 	version  string
 	now      func() time.Time
 
-	patience  time.Duration // how long brokers may leave a request unanswered before the worker calls itself not ready
+	patience    time.Duration // how long brokers may leave a request unanswered before the worker calls itself not ready
+	memoryLimit time.Duration // how long a partition waits for an offset that was forgotten
+
 	floodLook time.Duration // pause before the first look at a flood that holds a partition
+	memory    memory
 	quietWait time.Duration // how long a partition waits before the log says so
 	commits   retries
 	looks     atomic.Int64 // of the wait log
@@ -124,9 +127,11 @@ func New(cfg config.Config, deps Dependencies) (*Worker, error) {
 		transport: deps.Transport,
 		tasks:     map[consumer.TopicPartition]*ownedTask{},
 		patience:  cfg.Group.SessionTimeout.Std(), // as long as they give its heartbeats
+		memory:    memory{committed: map[consumer.TopicPartition]int64{}, reset: map[consumer.TopicPartition]bool{}},
 		floodLook: firstFloodLook,
 		quietWait: quietWait,
 
+		memoryLimit: memoryLimit,
 		appendScore: deps.AppendScore,
 	}
 	if w.now == nil {

@@ -24,6 +24,9 @@ type feeder struct {
 
 	fed atomic.Int64 // events acknowledged
 
+	began, last time.Time
+	due         float64 // events
+
 	mu      sync.Mutex
 	numbers numbers
 }
@@ -45,6 +48,8 @@ const (
 // run feeds until ctx ends. Unless it is steady the rate swings between a fifth of the average and nearly three times as much, so that
 // workers have both nothing to do and a backlog.
 func (f *feeder) run(ctx context.Context) {
+	f.began = time.Now()
+	f.last = f.began
 	for ctx.Err() == nil {
 		if err := f.feed(ctx); err != nil && ctx.Err() == nil {
 			fmt.Fprintln(os.Stderr, "feed:", err)
@@ -94,22 +99,19 @@ func (f *feeder) feed(ctx context.Context) error {
 	var e event
 	headers := make([]producer.Header, 0, 2)
 	record := producer.Record{Topic: f.topic, Partition: -1}
-	began, due := time.Now(), 0.0
-	for last := began; ctx.Err() == nil; {
+	for ctx.Err() == nil {
 		pause(ctx, pulse)
 		now := time.Now()
-		more := now.Sub(last).Seconds() * float64(f.rate)
+		more := now.Sub(f.last).Seconds() * float64(f.rate)
 		if !f.steady {
-			more *= swing(now.Sub(began))
+			more *= swing(now.Sub(f.began))
 		}
-		due += more
+		most := 2 * float64(f.rate) // what an outage kept back is not all made up for
 		if f.steady {
-			due = min(due, makeUp.Seconds()*float64(f.rate))
-		} else {
-			due = min(due, 2*float64(f.rate)) // what an outage kept back is not all made up for
+			most = makeUp.Seconds() * float64(f.rate)
 		}
-		last = now
-		n := min(int(due), mostAPulse)
+		f.due, f.last = min(f.due+more, most), now
+		n := min(int(f.due), mostAPulse)
 		if n == 0 {
 			continue
 		}
@@ -133,7 +135,7 @@ func (f *feeder) feed(ctx context.Context) error {
 			return err
 		}
 		f.sure(n)
-		due -= float64(n)
+		f.due -= float64(n)
 	}
 	return nil
 }
