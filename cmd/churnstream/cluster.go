@@ -98,7 +98,7 @@ is one. A worker does the same when it starts and logs what it finds.`,
 			topics := worker.Topics(cfg)
 			create := cfg.CreateTopics
 			create.Enabled = false // a check changes nothing
-			if _, err := connect.Probe(cmd.Context(), cfg.Brokers, transport, cfg.Security.SASL, topics, create); err != nil {
+			if _, err := connect.Probe(cmd.Context(), cfg.Brokers, transport, cfg.Security.SASL, topics, create, nil); err != nil {
 				return connect.NameMissingRight(err, cfg.Security)
 			}
 			findings, err := connect.CheckTopics(cmd.Context(), cfg.Brokers, transport, topics)

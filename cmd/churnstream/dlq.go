@@ -95,7 +95,7 @@ func openLetters(ctx context.Context, path string, s streams) (cfg config.Config
 		return cfg, nil, nil, unusable(err)
 	}
 	topics := []connect.TopicSpec{{Name: cfg.Topics.DeadLetters, Key: "topics.dead_letters"}}
-	if _, err := connect.Probe(ctx, cfg.Brokers, transport, cfg.Security.SASL, topics, config.CreateTopics{Partitions: cfg.CreateTopics.Partitions, ReplicationFactor: cfg.CreateTopics.ReplicationFactor}); err != nil {
+	if _, err := connect.Probe(ctx, cfg.Brokers, transport, cfg.Security.SASL, topics, config.CreateTopics{Partitions: cfg.CreateTopics.Partitions, ReplicationFactor: cfg.CreateTopics.ReplicationFactor}, nil); err != nil {
 		return cfg, nil, nil, connect.NameMissingRight(err, cfg.Security)
 	}
 	client, err = kafkawire.NewClient(kafkawire.Config{Brokers: cfg.Brokers, ClientID: cfg.ClientID, Transport: transport})

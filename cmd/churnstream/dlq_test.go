@@ -75,7 +75,7 @@ func (e *environment) createTopics(t *testing.T) {
 	defer transport.CloseIdleConnections()
 	topics := []connect.TopicSpec{{Name: e.topic("events"), Key: "topics.events"}, {Name: e.topic("dead"), Key: "topics.dead_letters"}}
 	create := config.CreateTopics{Enabled: true, Partitions: 8, ReplicationFactor: 1}
-	if _, err := connect.Probe(t.Context(), e.brokers, transport, config.SASL{}, topics, create); err != nil {
+	if _, err := connect.Probe(t.Context(), e.brokers, transport, config.SASL{}, topics, create, nil); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -110,7 +110,7 @@ func openTable(s streams, path, format string, contract schemas.Contract) (sourc
 // fetching runs a fetcher beside do, over the brokers of the configuration.
 func fetching(ctx context.Context, o *opened, topic connect.TopicSpec, do func(context.Context, *kafkawire.Client, *consumer.Fetcher) error) error {
 	create := config.CreateTopics{Partitions: o.cfg.CreateTopics.Partitions, ReplicationFactor: o.cfg.CreateTopics.ReplicationFactor}
-	if _, err := connect.Probe(ctx, o.cfg.Brokers, o.transport, o.cfg.Security.SASL, []connect.TopicSpec{topic}, create); err != nil {
+	if _, err := connect.Probe(ctx, o.cfg.Brokers, o.transport, o.cfg.Security.SASL, []connect.TopicSpec{topic}, create, nil); err != nil {
 		return err
 	}
 	client, err := kafkawire.NewClient(kafkawire.Config{Brokers: o.cfg.Brokers, ClientID: o.cfg.ClientID, Transport: o.transport})

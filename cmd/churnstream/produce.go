@@ -64,7 +64,7 @@ schema is registered, its records are not encoded anew.`,
 func produce(ctx context.Context, use opened, rows io.Reader, format, key string, to feed.Config, progress io.Writer) error {
 	cfg := use.cfg
 	topics := []connect.TopicSpec{{Name: to.Topic, Key: "topics.events"}}
-	if _, err := connect.Probe(ctx, cfg.Brokers, use.transport, cfg.Security.SASL, topics, cfg.CreateTopics); err != nil {
+	if _, err := connect.Probe(ctx, cfg.Brokers, use.transport, cfg.Security.SASL, topics, cfg.CreateTopics, nil); err != nil {
 		return err
 	}
 	client, err := kafkawire.NewClient(kafkawire.Config{Brokers: cfg.Brokers, ClientID: cfg.ClientID, Transport: use.transport})

@@ -75,7 +75,7 @@ func serve(ctx context.Context, use opened, logOutput io.Writer) error {
 			{Name: use.cfg.Topics.Events, Key: "topics.events"},
 			{Name: use.cfg.Topics.Scores, Key: "topics.scores"},
 		}
-		if _, err := connect.Probe(ctx, use.cfg.Brokers, use.transport, use.cfg.Security.SASL, topics, use.cfg.CreateTopics); err != nil {
+		if _, err := connect.Probe(ctx, use.cfg.Brokers, use.transport, use.cfg.Security.SASL, topics, use.cfg.CreateTopics, nil); err != nil {
 			return err
 		}
 	}

@@ -180,7 +180,7 @@ func reach(ctx context.Context, cfg config.Config) (*kafkawire.Client, int, erro
 	if err != nil {
 		return nil, 0, err
 	}
-	partitions, err := connect.Probe(ctx, cfg.Brokers, transport, cfg.Security.SASL, worker.Topics(cfg), config.CreateTopics{})
+	partitions, err := connect.Probe(ctx, cfg.Brokers, transport, cfg.Security.SASL, worker.Topics(cfg), config.CreateTopics{}, nil)
 	if err != nil {
 		return nil, 0, err
 	}

@@ -37,7 +37,7 @@ func Open(ctx context.Context, brokers []string, security config.Security) (*Ses
 	if err != nil {
 		return nil, err
 	}
-	if _, err := connect.Probe(ctx, brokers, transport, security.SASL, nil, config.CreateTopics{}); err != nil {
+	if _, err := connect.Probe(ctx, brokers, transport, security.SASL, nil, config.CreateTopics{}, nil); err != nil {
 		return nil, err
 	}
 	client, err := kafkawire.NewClient(kafkawire.Config{Brokers: brokers, ClientID: "churnstream-bench", Transport: transport})
@@ -72,7 +72,7 @@ func (s *Session) Close() error {
 // CreateTopics creates what does not exist yet.
 func (s *Session) CreateTopics(ctx context.Context, create config.CreateTopics, topics ...connect.TopicSpec) error {
 	create.Enabled = true
-	_, err := connect.Probe(ctx, s.brokers, s.transport, s.security.SASL, topics, create)
+	_, err := connect.Probe(ctx, s.brokers, s.transport, s.security.SASL, topics, create, nil)
 	return err
 }
 

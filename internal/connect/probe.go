@@ -24,6 +24,13 @@ import (
 // probeTimeout is how long a cluster may take to answer at start before it is called unreachable.
 const probeTimeout = 9 * time.Second
 
+// missingFor is how long a topic has to be unknown before it is called missing: a broker that has just begun does not know
+// all topics of its cluster yet.
+const missingFor = 3 * time.Second
+
+// pause between two questions at start.
+const pause = 250 * time.Millisecond
+
 // TopicSpec is a topic that must exist, and how to create it when that is allowed.
 type TopicSpec struct {
 	Name    string
@@ -49,8 +56,12 @@ func (t TopicSpec) settings(create config.CreateTopics) map[string]string {
 }
 
 // Probe asks the cluster for the topics, creates those that are missing when create says so, and returns their number
-// of partitions. Every fault is named: a broker that is down or silent, a refused login, a missing topic.
-func Probe(ctx context.Context, brokers []string, transport *kafka.Transport, sasl config.SASL, topics []TopicSpec, create config.CreateTopics) (map[string]int, error) {
+// of partitions. Every fault is named: a broker that is down or silent, a refused login, a missing topic. What may pass is
+// asked for again, within probeTimeout; again hears why, unless it is nil.
+func Probe(ctx context.Context, brokers []string, transport *kafka.Transport, sasl config.SASL, topics []TopicSpec, create config.CreateTopics, again func(error)) (map[string]int, error) {
+	if again == nil {
+		again = func(error) {}
+	}
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	client, err := kafkawire.NewClient(kafkawire.Config{Brokers: brokers, ClientID: transport.ClientID, Transport: transport})
@@ -61,29 +72,38 @@ func Probe(ctx context.Context, brokers []string, transport *kafka.Transport, sa
 	for i, t := range topics {
 		names[i] = t.Name
 	}
-	meta, err := metadata(ctx, client, names, sasl)
-	if err != nil {
-		return nil, explain(err, brokers, sasl)
+	var counts map[string]int
+	var missing []TopicSpec
+	look := func() error {
+		meta, err := metadata(ctx, client, names, sasl, again)
+		if err != nil {
+			return explain(err, brokers, sasl)
+		}
+		counts, missing, err = partitions(meta, topics)
+		return err
 	}
-	counts, missing, err := partitions(meta, topics)
-	if err != nil {
-		return nil, err
-	}
-	if len(missing) == 0 {
-		return counts, nil
-	}
-	if !create.Enabled {
-		return nil, missingError(missing, brokers, create)
+	for began := time.Now(); ; {
+		if err := look(); err != nil {
+			return nil, err
+		}
+		if len(missing) == 0 {
+			return counts, nil
+		}
+		if create.Enabled {
+			break
+		}
+		if time.Since(began) > missingFor || ctx.Err() != nil {
+			return nil, missingError(missing, brokers, create)
+		}
+		again(fmt.Errorf("%s: the brokers do not know topic %s; one that has just begun may not know it yet", missing[0].Key, missing[0].Name))
+		wait(ctx, pause)
 	}
 	if err := createTopics(ctx, brokers, transport, missing, create); err != nil {
 		return nil, err
 	}
 	// The answer to CreateTopics does not mean that every broker knows the topic already.
 	for ctx.Err() == nil {
-		if meta, err = metadata(ctx, client, names, sasl); err != nil {
-			return nil, explain(err, brokers, sasl)
-		}
-		if counts, missing, err = partitions(meta, topics); err != nil {
+		if err := look(); err != nil {
 			return nil, err
 		}
 		if len(missing) == 0 {
@@ -103,7 +123,7 @@ const closings = 8
 
 // metadata repeats the request while the cluster is starting or unreachable, until ctx ends: a worker is often started
 // together with its broker.
-func metadata(ctx context.Context, client *kafkawire.Client, names []string, sasl config.SASL) (m kafkawire.Metadata, err error) {
+func metadata(ctx context.Context, client *kafkawire.Client, names []string, sasl config.SASL, again func(error)) (m kafkawire.Metadata, err error) {
 	for attempt := 1; ; attempt++ {
 		if _, err = client.Versions(ctx, kafkawire.AnyBroker); err == nil && len(names) > 0 {
 			m, err = client.Metadata(ctx, names)
@@ -121,7 +141,8 @@ func metadata(ctx context.Context, client *kafkawire.Client, names []string, sas
 			return m, err
 		}
 		last := err
-		if wait(ctx, 250*time.Millisecond); ctx.Err() != nil {
+		again(err)
+		if wait(ctx, pause); ctx.Err() != nil {
 			return m, last
 		}
 	}

@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/segmentio/kafka-go"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/churnstream/churnstream/internal/config"
 	"github.com/churnstream/churnstream/internal/testkit"
@@ -88,7 +89,7 @@ func TestTLSFaultsOfARealHandshakeAreExplained(t *testing.T) {
 			}
 			defer transport.CloseIdleConnections()
 			address := listen(t, c.server)
-			_, err = Probe(t.Context(), []string{address}, transport, config.SASL{}, nil, config.CreateTopics{})
+			_, err = Probe(t.Context(), []string{address}, transport, config.SASL{}, nil, config.CreateTopics{}, nil)
 			if err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), address) {
 				t.Errorf("%q is not named in: %v", c.want, err)
 			}
@@ -103,7 +104,7 @@ func TestProbeNamesEveryMissingTopicWithTheCommandThatCreatesIt(t *testing.T) {
 		{Name: there, Key: "topics.events"},
 		{Name: "absent-1", Key: "topics.scores"},
 		{Name: "absent-2", Key: "topics.drift_state", Configs: map[string]string{"segment.ms": "60000", "cleanup.policy": "compact"}},
-	}, config.CreateTopics{Partitions: 6, ReplicationFactor: 3})
+	}, config.CreateTopics{Partitions: 6, ReplicationFactor: 3}, nil)
 	if err == nil {
 		t.Fatal("nothing is missing")
 	}
@@ -130,7 +131,7 @@ func TestProbeCreatesWhatIsMissingAndCountsPartitions(t *testing.T) {
 	}
 	create := config.CreateTopics{Enabled: true, Partitions: 2, ReplicationFactor: 1}
 	for range 2 { // the second time there is nothing to create
-		counts, err := Probe(t.Context(), brokers, transport, config.SASL{}, topics, create)
+		counts, err := Probe(t.Context(), brokers, transport, config.SASL{}, topics, create, nil)
 		if err != nil || len(counts) != 3 || counts[there] != 3 || counts["made"] != 2 || counts["small"] != 1 {
 			t.Fatalf("got %v, %v", counts, err)
 		}
@@ -144,10 +145,48 @@ func TestProbeCreatesWhatIsMissingAndCountsPartitions(t *testing.T) {
 	}
 }
 
+// TestProbeAsksABrokerAgainThatHasJustBegun: it does not know all topics at first.
+func TestProbeAsksABrokerAgainThatHasJustBegun(t *testing.T) {
+	broker := testkit.Embedded(t)
+	there := testkit.Topic(t, broker.Addrs(), "there", 3)
+	asked := 0
+	broker.Cluster().ControlKey(int16(kmsg.Metadata), func(request kmsg.Request) (kmsg.Response, error, bool) {
+		broker.Cluster().KeepControl()
+		topics := request.(*kmsg.MetadataRequest).Topics
+		if len(topics) == 0 {
+			return nil, nil, false
+		}
+		if asked++; asked > 3 {
+			return nil, nil, false
+		}
+		topics[0].Topic = kmsg.StringPtr("unknown")
+		return nil, nil, false
+	})
+	transport, err := Transport("connect-test", config.Security{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(transport.CloseIdleConnections)
+	told := 0
+	counts, err := Probe(t.Context(), broker.Addrs(), transport, config.SASL{}, []TopicSpec{{Name: there, Key: "topics.events"}}, config.CreateTopics{},
+		func(err error) {
+			told++
+			if !strings.Contains(err.Error(), "topics.events: the brokers do not know topic "+there) {
+				t.Errorf("told %v", err)
+			}
+		})
+	if err != nil || counts[there] != 3 {
+		t.Errorf("got %v, %v", counts, err)
+	}
+	if told != 3 {
+		t.Errorf("told %d times, want 3", told)
+	}
+}
+
 func TestProbeNamesTheTopicThatCannotBeCreated(t *testing.T) {
 	brokers, transport := embedded(t)
 	_, err := Probe(t.Context(), brokers, transport, config.SASL{}, []TopicSpec{{Name: "scores", Key: "topics.scores"}},
-		config.CreateTopics{Enabled: true, Partitions: 1, ReplicationFactor: 3}) // of one broker
+		config.CreateTopics{Enabled: true, Partitions: 1, ReplicationFactor: 3}, nil) // of one broker
 	if err == nil || !strings.Contains(err.Error(), "topics.scores") || !strings.Contains(err.Error(), "create topic scores") {
 		t.Errorf("got %v", err)
 	}

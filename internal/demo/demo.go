@@ -144,7 +144,7 @@ func (d *Demo) stream(ctx, run context.Context, p *parts) (Summary, error) {
 	if err != nil {
 		return Summary{}, err
 	}
-	if _, err := connect.Probe(run, p.cfg.Brokers, transport, p.cfg.Security.SASL, worker.Topics(p.cfg), p.cfg.CreateTopics); err != nil {
+	if _, err := connect.Probe(run, p.cfg.Brokers, transport, p.cfg.Security.SASL, worker.Topics(p.cfg), p.cfg.CreateTopics, nil); err != nil {
 		return Summary{}, err
 	}
 	client, err := kafkawire.NewClient(kafkawire.Config{Brokers: p.cfg.Brokers, ClientID: "churnstream-demo", Transport: transport})

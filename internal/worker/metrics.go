@@ -26,6 +26,7 @@ type metrics struct {
 	topicFindings prometheus.Gauge
 	restarts      prometheus.Counter
 	forgotten     prometheus.Counter
+	startRetries  prometheus.Counter
 	missing       map[string]prometheus.Counter // by input
 	unseen        map[string]prometheus.Counter // by input
 	latency       prometheus.Histogram
@@ -61,6 +62,7 @@ func newMetrics(reg prometheus.Registerer, model *scoring.Model) *metrics {
 		batches:     counter("batches_total", "Units of work committed: what a partition hands to one transaction."),
 		floods:      counter("floods_total", "Times that a flood of bad records stopped a partition."),
 		forgotten:   counter("forgotten_offsets_total", "Times that the group's coordinator gave an older offset than was committed: it had not loaded the group, or the group's offsets were reset."),
+		startRetries: counter("start_retries_total", "Questions repeated while the brokers could not be used at the start yet."),
 		restarts:    counter("partition_restarts_total", "Times that a partition was begun again after an aborted batch or a fence."),
 		latency: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Namespace: "churnstream", Name: "end_to_end_latency_seconds",
@@ -80,7 +82,7 @@ func newMetrics(reg prometheus.Registerer, model *scoring.Model) *metrics {
 	m.topicFindings = prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "churnstream", Name: "topic_findings", Help: "Faults of the topics' settings that the check at the start found; the log has each with the command that mends it."})
 	gauges("model_info", "The loaded model; always 1.", "name", "version", "digest", "variant").
 		WithLabelValues(model.Name(), model.Version(), model.Digest(), "champion").Set(1)
-	reg.MustRegister(m.events, m.scores, m.batches, m.floods, m.topicFindings, m.restarts, m.forgotten, m.latency)
+	reg.MustRegister(m.events, m.scores, m.batches, m.floods, m.topicFindings, m.restarts, m.forgotten, m.startRetries, m.latency)
 	return m
 }
 

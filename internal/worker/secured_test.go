@@ -467,7 +467,7 @@ func TestSecuredFaultsAreNamedWithinFiveSeconds(t *testing.T) {
 			transport, err := connect.Transport("test", c.security)
 			if err == nil {
 				defer transport.CloseIdleConnections()
-				_, err = connect.Probe(t.Context(), s.at(c.listener), transport, c.security.SASL, nil, config.CreateTopics{})
+				_, err = connect.Probe(t.Context(), s.at(c.listener), transport, c.security.SASL, nil, config.CreateTopics{}, nil)
 			}
 			if err == nil {
 				t.Fatal("nothing is wrong")

@@ -48,6 +48,18 @@ func statePartitions(cfg config.Config) int {
 	return (cfg.CreateTopics.Partitions + 15) / 16
 }
 
+// askingAgain tells what the start waits for, once a second.
+func (w *Worker) askingAgain() func(error) {
+	var said time.Time
+	return func(err error) {
+		w.metrics.startRetries.Inc()
+		if now := time.Now(); now.Sub(said) >= time.Second {
+			said = now
+			w.log.Warn().Err(err).Msg("the brokers cannot be used yet; asking again")
+		}
+	}
+}
+
 // checkTopics tells what is wrong with the topics, beside the work: none of it keeps a worker from starting.
 func (w *Worker) checkTopics(ctx context.Context) {
 	findings, err := connect.CheckTopics(ctx, w.cfg.Brokers, w.transport, Topics(w.cfg))

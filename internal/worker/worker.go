@@ -239,7 +239,7 @@ func (w *Worker) Run(ctx context.Context) error {
 // prepare finds the brokers, topics and registry usable before the group is joined, so that a fault of the set-up is
 // reported within seconds and moves no partition.
 func (w *Worker) prepare(ctx context.Context) error {
-	partitions, err := connect.Probe(ctx, w.cfg.Brokers, w.transport, w.cfg.Security.SASL, Topics(w.cfg), w.cfg.CreateTopics)
+	partitions, err := connect.Probe(ctx, w.cfg.Brokers, w.transport, w.cfg.Security.SASL, Topics(w.cfg), w.cfg.CreateTopics, w.askingAgain())
 	if err != nil {
 		return err
 	}
