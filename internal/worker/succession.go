@@ -2,9 +2,12 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/segmentio/kafka-go"
 
 	"github.com/churnstream/churnstream/consumer"
 	"github.com/churnstream/churnstream/internal/config"
@@ -91,7 +94,12 @@ func (w *Worker) release(tasks []*task) {
 	}
 	ctx, cancel := context.WithTimeout(w.work, successionLimit)
 	defer cancel()
-	if err := producer.CommitOffsets(ctx, w.producing, w.client, w.member(), offsets); err != nil {
+	err := producer.CommitOffsets(ctx, w.producing, w.client, w.member(), offsets)
+	for errors.Is(err, kafka.RebalanceInProgress) && ctx.Err() == nil { // several often leave at the same time
+		wait(ctx, settling)
+		err = producer.CommitOffsets(ctx, w.producing, w.client, w.member(), offsets)
+	}
+	if err != nil {
 		w.log.Warn().Err(err).Int("partitions", len(offsets)).Msg("cannot mark partitions as given up in order; their next owner will fence this worker once")
 	}
 }

@@ -102,6 +102,31 @@ func TestAPartitionThatIsGivenUpInOrderCarriesNoOwner(t *testing.T) {
 	e.checkScores(false)
 }
 
+// TestAPartitionIsGivenUpInOrderWhileTheGroupSettles: several workers leave at the same time, and the coordinator refuses
+// commits for a moment.
+func TestAPartitionIsGivenUpInOrderWhileTheGroupSettles(t *testing.T) {
+	broker := testkit.Embedded(t)
+	e := newEnvironment(t, broker.Addrs(), partitions{events: 2, scores: 1, states: 1})
+	first := e.start(nil).ready(2)
+	e.feed(40)
+	e.drained()
+	for range 3 {
+		broker.Cluster().ControlKey(int16(kmsg.OffsetCommit), refuseCommit(rebalance))
+	}
+	first.end()
+	second := e.start(nil).ready(2)
+	e.feed(40)
+	e.drained()
+	if log := first.log.String(); strings.Contains(log, "cannot mark partitions") {
+		t.Errorf("the first worker did not give its partitions up in order:\n%s", log)
+	}
+	if log := second.log.String(); strings.Contains(log, "former owner") {
+		t.Errorf("the second worker fenced the first:\n%s", log)
+	}
+	second.end()
+	e.checkScores(false)
+}
+
 // TestAPartitionThatIsTakenAwayAtItsStartKeepsItsOffset: the task knows already that a dead worker's id goes with the
 // committed offset, but not yet the offset.
 func TestAPartitionThatIsTakenAwayAtItsStartKeepsItsOffset(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 	"github.com/churnstream/churnstream/consumer"
 	"github.com/churnstream/churnstream/drift"
 	"github.com/churnstream/churnstream/internal/config"
+	"github.com/churnstream/churnstream/internal/connect"
 	"github.com/churnstream/churnstream/internal/tail"
 	"github.com/churnstream/churnstream/producer"
 	"github.com/churnstream/churnstream/schemas"
@@ -38,7 +39,7 @@ func (w *watcher) run(fetch, work context.Context) error {
 		if fetch.Err() != nil {
 			return nil //nolint:nilerr // the end was asked for
 		}
-		w.log.Warn().Err(err).Int("attempt", attempt+1).Msg("drift is not evaluated now; beginning again")
+		w.log.Warn().Err(connect.NameMissingRight(err, w.worker.cfg.Security)).Int("attempt", attempt+1).Msg("drift is not evaluated now; beginning again")
 		wait(fetch, backoff(attempt))
 	}
 }
