@@ -38,7 +38,7 @@ func newCluster(t *testing.T) *cluster {
 	t.Cleanup(transport.CloseIdleConnections)
 	events, scores := testkit.Name(t, "events"), testkit.Name(t, "scores")
 	topics := []connect.TopicSpec{{Name: events}, {Name: scores}}
-	if _, err := connect.Probe(t.Context(), brokers, transport, config.SASL{}, topics, config.CreateTopics{Enabled: true, Partitions: 3, ReplicationFactor: 1}); err != nil {
+	if _, err := connect.Probe(t.Context(), brokers, transport, config.SASL{}, topics, config.CreateTopics{Enabled: true, Partitions: 3, ReplicationFactor: 1}, nil); err != nil {
 		t.Fatal(err)
 	}
 	client, err := kafkawire.NewClient(kafkawire.Config{Brokers: brokers, Transport: transport})
