@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
-	"strings"
 	"time"
 	"unicode/utf8"
 )
@@ -56,16 +55,34 @@ func jsonCategory(value []byte) ([]byte, error) {
 }
 
 func jsonNumber(kind Kind, value []byte) (float64, error) {
+	first := byte(0)
+	if len(value) > 0 {
+		first = value[0]
+	}
+	numeral := first == '-' || first >= '0' && first <= '9'
+	switch { // what most values are; the text does not escape, so nothing is allocated
+	case string(value) == "null":
+		return math.NaN(), nil
+	case kind == Number && numeral:
+		if x := parseNumber(string(value)); !math.IsNaN(x) {
+			return x, nil
+		}
+	case kind == Boolean:
+		switch string(value) {
+		case "true", "1", `"true"`, `"yes"`, `"Yes"`:
+			return 1, nil
+		case "false", "0", `"false"`, `"no"`, `"No"`:
+			return 0, nil
+		}
+	}
 	text := string(value)
 	switch {
-	case text == "null":
-		return math.NaN(), nil
-	case strings.HasPrefix(text, `"`) && kind != Number:
+	case first == '"' && kind != Number:
 		if err := json.Unmarshal(value, &text); err != nil {
 			return math.NaN(), err
 		}
 		return parseText(kind, text)
-	case (text == "true" || text == "false") && kind == Boolean, strings.ContainsAny(text[:min(1, len(text))], "-0123456789") && kind != Date:
+	case (text == "true" || text == "false") && kind == Boolean, numeral && kind != Date:
 		return parseText(kind, text)
 	default:
 		return math.NaN(), fmt.Errorf("%.40s is not a %s", text, kind)

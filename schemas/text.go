@@ -55,8 +55,13 @@ func parseText(kind Kind, text string) (float64, error) {
 
 func parseNumber(text string) float64 {
 	x, err := strconv.ParseFloat(text, 64)
-	if err != nil || math.IsInf(x, 0) || strings.ContainsAny(text, "xX_") {
+	if err != nil || math.IsInf(x, 0) {
 		return math.NaN()
+	}
+	for i := range len(text) { // faster than strings.ContainsAny
+		if c := text[i]; c|0x20 == 'x' || c == '_' {
+			return math.NaN()
+		}
 	}
 	return x
 }

@@ -138,7 +138,7 @@ func (s *Server) history(ctx context.Context, id string, limit int) ([]CustomerS
 		return len(scores) < limit
 	})
 	if err != nil {
-		return nil, s.storeFault(exchangeOf(ctx), err)
+		return nil, s.fault(exchangeOf(ctx), err)
 	}
 	if len(scores) == 0 {
 		return nil, newProblem(http.StatusNotFound, "no score of this customer is known")
@@ -162,7 +162,7 @@ func (s *Server) erase(ctx context.Context, in *customerInput) (*bodyOf[Erasure]
 	}
 	s.metrics.published.WithLabelValues("erasure").Inc()
 	if err := s.store.forget([]byte(in.ID)); err != nil {
-		return nil, s.storeFault(x, err)
+		return nil, s.fault(x, err)
 	}
 	return &bodyOf[Erasure]{Erasure{
 		CustomerID: in.ID,

@@ -79,15 +79,16 @@ func (s *Server) eventRecords(body []byte, lines bool, id int32, x *exchange) (r
 	reader := newRowReader(s.predictor.contract)
 	reader.events = true
 	var faults []*huma.ErrorDetail
-	read := func(text []byte, place string) *problem {
+	read := func(text []byte, row int) *problem {
+		reader.row = row
 		t, err := newJSONText(text)
 		if err == nil {
-			if err = reader.readObject(&t, place); err == nil {
+			if err = reader.readObject(&t, row); err == nil {
 				err = t.end()
 			}
 		}
 		if err != nil {
-			return newProblem(http.StatusBadRequest, "%s is not JSON: %v", place, err)
+			return newProblem(http.StatusBadRequest, "%s is not JSON: %v", reader.place(), err)
 		}
 		if reader.faults == nil && reader.envelope.customer == nil {
 			reader.fault(customerField, "is missing; an event is about a customer")
@@ -102,7 +103,7 @@ func (s *Server) eventRecords(body []byte, lines bool, id int32, x *exchange) (r
 		numbers, texts := reader.rows.Row(0)
 		value, err := s.kafka.encoder.AppendEvent(schemas.AppendFrame(nil, id), numbers, texts)
 		if err != nil {
-			faults = append(faults, &huma.ErrorDetail{Location: place, Message: err.Error()})
+			faults = append(faults, &huma.ErrorDetail{Location: reader.place(), Message: err.Error()})
 		}
 		at := reader.envelope.eventTime
 		if at == 0 {
@@ -115,7 +116,7 @@ func (s *Server) eventRecords(body []byte, lines bool, id int32, x *exchange) (r
 		return nil
 	}
 	if !lines {
-		refusal = read(body, "body")
+		refusal = read(body, alone)
 	} else {
 		scanner := bufio.NewScanner(bytes.NewReader(body))
 		scanner.Buffer(nil, len(body)+1)
@@ -124,7 +125,7 @@ func (s *Server) eventRecords(body []byte, lines bool, id int32, x *exchange) (r
 			if len(line) == 0 {
 				continue
 			}
-			refusal = read(bytes.Clone(line), "body["+strconv.Itoa(n)+"]")
+			refusal = read(bytes.Clone(line), n)
 			n++
 		}
 	}

@@ -259,14 +259,29 @@ func scoreBody(value []byte) ([]byte, bool) {
 // publishPrediction hands a prediction on to the score topic, without waiting for it. It is false where there is no
 // room: the outbox is as far behind as may be.
 func (k *kafkaSide) publishPrediction(s *schemas.Score, x *exchange) bool {
+	record, ok := k.predictionRecord(s, x)
+	return ok && k.offerPredictions([]producer.Record{record})
+}
+
+// predictionRecord makes the record of a prediction. It is false before the schema is registered.
+func (k *kafkaSide) predictionRecord(s *schemas.Score, x *exchange) (producer.Record, bool) {
 	id := k.scoreID.Load()
 	if id == 0 {
-		return false
+		return producer.Record{}, false
 	}
-	return k.outbox.offer(&submission{records: []producer.Record{{
+	return producer.Record{
 		Topic: k.deps.Scores.Topic, Partition: -1, Timestamp: s.EventTime, Key: append([]byte{}, s.CustomerID...),
 		Value: s.AppendAvro(schemas.AppendFrame(nil, id)), Headers: traceHeaders(x),
-	}}})
+	}, true
+}
+
+// offerPredictions publishes all of them or, where there is no room, none.
+func (k *kafkaSide) offerPredictions(records []producer.Record) bool {
+	if !k.outbox.offer(&submission{records: records}) {
+		return false
+	}
+	k.server.metrics.published.WithLabelValues("prediction").Add(float64(len(records)))
+	return true
 }
 
 func traceHeaders(x *exchange) []producer.Header {

@@ -17,8 +17,8 @@ type metrics struct {
 	refused     *prometheus.CounterVec // reason
 	churn       prometheus.Counter     // predictions
 	retain      prometheus.Counter     // likewise
-	missing     *prometheus.CounterVec // input
-	unseen      *prometheus.CounterVec // input
+	missing     []prometheus.Counter   // by input
+	unseen      []prometheus.Counter   // likewise
 	cacheHits   prometheus.Counter
 	cacheMisses prometheus.Counter
 	streams     prometheus.Gauge
@@ -48,8 +48,6 @@ func newMetrics(reg prometheus.Registerer, model *scoring.Model) *metrics {
 		requests:    counters("requests_total", "Answered requests.", "route", "method", "code"),
 		inFlight:    gauge("requests_in_flight", "Requests under way; streams are not counted."),
 		refused:     counters("refused_total", "Requests refused before their work: shed (no place), rate, unauthenticated, forbidden.", "reason"),
-		missing:     counters("missing_total", "Predicted rows without a value of an input.", "input"),
-		unseen:      counters("unseen_total", "Predicted rows with a category of an input that the training data did not have.", "input"),
 		cacheHits:   counter("cache_hits_total", "Single predictions answered from the cache."),
 		cacheMisses: counter("cache_misses_total", "Single predictions that were not in the cache."),
 		streams:     gauge("streams", "Open score streams."),
@@ -67,9 +65,11 @@ func newMetrics(reg prometheus.Registerer, model *scoring.Model) *metrics {
 	reg.MustRegister(m.seconds)
 	predictions := counters("predictions_total", "Rows scored by requests.", "decision")
 	m.churn, m.retain = predictions.WithLabelValues(string(Churn)), predictions.WithLabelValues(string(Retain))
+	missing := counters("missing_total", "Predicted rows without a value of an input.", "input")
+	unseen := counters("unseen_total", "Predicted rows with a category of an input that the training data did not have.", "input")
 	for _, in := range model.Contract().Inputs {
-		m.missing.WithLabelValues(in.Name)
-		m.unseen.WithLabelValues(in.Name)
+		m.missing = append(m.missing, missing.WithLabelValues(in.Name))
+		m.unseen = append(m.unseen, unseen.WithLabelValues(in.Name))
 	}
 	return m
 }
@@ -79,16 +79,50 @@ func (m *metrics) answered(route, method string, code int, took time.Duration) {
 	m.seconds.WithLabelValues(route).Observe(took.Seconds())
 }
 
-func (m *metrics) predicted(churn bool, missing, unseen []string) {
+// predictionCounts is what some predictions add to the metrics.
+type predictionCounts struct {
+	churn, retain   int
+	missing, unseen []int // by input
+	irregular       bool  // any of those is not 0
+}
+
+func (c *predictionCounts) reset(inputs int) {
+	c.churn, c.retain = 0, 0
+	if c.missing == nil {
+		c.missing, c.unseen = make([]int, inputs), make([]int, inputs)
+	}
+	if c.irregular {
+		clear(c.missing)
+		clear(c.unseen)
+		c.irregular = false
+	}
+}
+
+// add counts one prediction; columns holds those of the inputs by name.
+func (c *predictionCounts) add(churn bool, columns map[string]int, missing, unseen []string) {
 	if churn {
-		m.churn.Inc()
+		c.churn++
 	} else {
-		m.retain.Inc()
+		c.retain++
 	}
-	for _, input := range missing {
-		m.missing.WithLabelValues(input).Inc()
+	for _, name := range missing {
+		c.missing[columns[name]]++
+		c.irregular = true
 	}
-	for _, input := range unseen {
-		m.unseen.WithLabelValues(input).Inc()
+	for _, name := range unseen {
+		c.unseen[columns[name]]++
+		c.irregular = true
+	}
+}
+
+func (m *metrics) counted(c *predictionCounts) {
+	m.churn.Add(float64(c.churn))
+	m.retain.Add(float64(c.retain))
+	if !c.irregular {
+		return
+	}
+	for i := range c.missing {
+		m.missing[i].Add(float64(c.missing[i]))
+		m.unseen[i].Add(float64(c.unseen[i]))
 	}
 }

@@ -16,9 +16,10 @@ const maxDepth = 16
 // jsonText walks a JSON text from start to end once, without building values of it. It holds the text to RFC 8259 as
 // encoding/json does, and beyond: valid UTF-8, no half of a surrogate pair, no more nesting than maxDepth.
 type jsonText struct {
-	b     []byte
-	i     int
-	depth int
+	b      []byte
+	i      int
+	depth  int
+	before int64 // bytes of the body before b
 }
 
 // newJSONText refuses what is not text, and the byte order mark that RFC 8259 forbids.
@@ -32,11 +33,14 @@ func newJSONText(b []byte) (jsonText, error) {
 	return jsonText{b: b}, nil
 }
 
+// at is the place in the body.
+func (t *jsonText) at() int64 { return t.before + int64(t.i) }
+
 func (t *jsonText) fault(want string) error {
 	if t.i >= len(t.b) {
-		return fmt.Errorf("the JSON text ends at byte %d where %s is expected", t.i, want)
+		return fmt.Errorf("the JSON text ends at byte %d where %s is expected", t.at(), want)
 	}
-	return fmt.Errorf("byte %d: %q where %s is expected", t.i, rune(t.b[t.i]), want)
+	return fmt.Errorf("byte %d: %q where %s is expected", t.at(), rune(t.b[t.i]), want)
 }
 
 func (t *jsonText) space() {
@@ -82,7 +86,7 @@ func (t *jsonText) object(visit func(name, value []byte)) error {
 		return t.fault("an object")
 	}
 	if t.depth++; t.depth > maxDepth {
-		return fmt.Errorf("byte %d: nested deeper than %d", t.i, maxDepth)
+		return fmt.Errorf("byte %d: nested deeper than %d", t.at(), maxDepth)
 	}
 	for first := true; ; first = false {
 		if first && t.take('}') {
@@ -118,7 +122,7 @@ func (t *jsonText) array(each func() error) error {
 		return t.fault("an array")
 	}
 	if t.depth++; t.depth > maxDepth {
-		return fmt.Errorf("byte %d: nested deeper than %d", t.i, maxDepth)
+		return fmt.Errorf("byte %d: nested deeper than %d", t.at(), maxDepth)
 	}
 	for first := true; ; first = false {
 		if first && t.take(']') {
@@ -176,7 +180,7 @@ func (t *jsonText) string() ([]byte, error) {
 				return nil, err
 			}
 		case c < ' ':
-			return nil, fmt.Errorf("byte %d: a control character in a string", t.i)
+			return nil, fmt.Errorf("byte %d: a control character in a string", t.at())
 		}
 	}
 	return nil, t.fault("the end of a string")
@@ -203,7 +207,7 @@ func (t *jsonText) escape() error {
 	if !utf16.IsSurrogate(unit) {
 		return nil
 	}
-	at := t.i
+	at := t.at()
 	if t.i+2 < len(t.b) && t.b[t.i+1] == '\\' && t.b[t.i+2] == 'u' {
 		t.i += 2
 		if low, ok := t.unit(); ok && utf16.DecodeRune(unit, low) != utf8.RuneError {

@@ -87,7 +87,7 @@ func (s *Server) predict(x *exchange, r *http.Request, e explain) {
 	publish := s.kafka != nil && s.cfg.PublishPredictions
 	if customer == nil || publish {
 		if sequence, err = s.store.sequence(1); err != nil {
-			s.storeFault(x, err).write(x)
+			s.fault(x, err).write(x)
 			return
 		}
 	}
@@ -98,7 +98,9 @@ func (s *Server) predict(x *exchange, r *http.Request, e explain) {
 	if publish && !s.publishPrediction(x, customer, o, sequence) {
 		return
 	}
-	s.metrics.predicted(o.churn, o.missing, o.unseen)
+	b.counts.reset(len(s.predictor.contract.Inputs))
+	b.counts.add(o.churn, s.predictor.inputs, o.missing, o.unseen)
+	s.metrics.counted(&b.counts)
 	b.out = append(s.predictor.appendPrediction(append(b.out[:0], '{'), customer, o.text), '}', '\n')
 	writeJSON(x, http.StatusOK, b.out)
 }
@@ -112,7 +114,7 @@ func (s *Server) readOne(b *bench, r *http.Request) *problem {
 	text, err := newJSONText(b.body)
 	if err == nil {
 		b.reader.rows.Reset()
-		if err = b.reader.readObject(&text, "body"); err == nil {
+		if err = b.reader.readObject(&text, alone); err == nil {
 			err = text.end()
 		}
 	}
@@ -155,10 +157,10 @@ func cannotScore(err error) *problem {
 	return invalid([]*huma.ErrorDetail{fault})
 }
 
-// storeFault is a failure of the disk. Where, is for the log.
-func (s *Server) storeFault(x *exchange, err error) *problem {
-	s.log.Error().Err(err).Str("request_id", x.requestID).Msg("the store failed")
-	return newProblem(http.StatusInternalServerError, "the server's store failed; the request id tells its operator where")
+// fault is a failure of the disk or of this program. Where, is for the log.
+func (s *Server) fault(x *exchange, err error) *problem {
+	s.log.Error().Err(err).Str("request_id", x.requestID).Msg("a request failed")
+	return newProblem(http.StatusInternalServerError, "the server is at fault; the request id tells its operator where")
 }
 
 // publishPrediction answers for itself and gives false where the prediction cannot be published: it would not count in
@@ -169,6 +171,5 @@ func (s *Server) publishPrediction(x *exchange, customer []byte, o *outcome, seq
 		later(http.StatusServiceUnavailable, time.Second, "predictions are published and Kafka is behind; ask again later").write(x)
 		return false
 	}
-	s.metrics.published.WithLabelValues("prediction").Inc()
 	return true
 }

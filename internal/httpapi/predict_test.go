@@ -270,7 +270,7 @@ func FuzzBody(f *testing.F) {
 		reader := newRowReader(contract)
 		text, err := newJSONText(body)
 		if err == nil {
-			if err = reader.readObject(&text, "body"); err == nil {
+			if err = reader.readObject(&text, alone); err == nil {
 				err = text.end()
 			}
 		}
@@ -314,7 +314,7 @@ func BenchmarkPredictOne(b *testing.B) {
 				bench := p.take(p.usual)
 				text, _ := newJSONText(body)
 				bench.reader.rows.Reset()
-				if err := bench.reader.readObject(&text, "body"); err != nil {
+				if err := bench.reader.readObject(&text, alone); err != nil {
 					b.Fatal(err)
 				}
 				if _, err := p.one(bench); err != nil {
@@ -336,7 +336,7 @@ func BenchmarkReadBody(b *testing.B) {
 		for b.Loop() {
 			text, _ := newJSONText(body)
 			reader.rows.Reset()
-			if err := reader.readObject(&text, "body"); err != nil {
+			if err := reader.readObject(&text, alone); err != nil {
 				b.Fatal(err)
 			}
 		}

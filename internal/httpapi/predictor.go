@@ -3,6 +3,7 @@ package httpapi
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"math"
 	"slices"
 	"sync"
@@ -57,10 +58,12 @@ type predictor struct {
 	model    *scoring.Model
 	contract schemas.Contract
 	usual    explain
-	benches  sync.Pool // of *bench for the usual explanation
-	cache    *cache    // nil: none
-	names    [][]byte  // of what is explained, quoted; nil: nothing can be
-	head     []byte    // the members of a prediction that the model alone makes
+	benches  sync.Map // of explain: a *sync.Pool of *bench
+	cache    *cache   // nil: none
+	names    [][]byte // of what is explained, quoted; nil: nothing can be
+	head     []byte   // the members of a prediction that the model alone makes
+	churn    []byte   // those from prediction to margin where it is churn
+	retain   []byte   // likewise
 	inputs   map[string]int
 }
 
@@ -72,18 +75,22 @@ type bench struct {
 	results scoring.Results
 	key     []byte // of the cache
 	out     []byte
-	lines   []byte // of a chunk: categories alias them
 	body    []byte
+	counts  predictionCounts
 }
 
 func newPredictor(model *scoring.Model, reasons int, c *cache) *predictor {
 	p := &predictor{model: model, contract: model.Contract(), usual: explain{reasons: reasons}, cache: c}
-	p.benches.New = func() any { return p.newBench(p.usual) }
 	for _, name := range model.Explained() {
 		p.names = append(p.names, appendQuoted(nil, name))
 	}
 	p.head = append(appendQuoted([]byte(`,"model":`), model.Name()), `,"model_version":`...)
 	p.head = appendQuoted(p.head, model.Version())
+	decided := func(d Decision) []byte {
+		text := modelscore.AppendNumber(fmt.Appendf(nil, `,"prediction":%q,"threshold":`, d), model.Threshold())
+		return append(text, `,"margin":`...)
+	}
+	p.churn, p.retain = decided(Churn), decided(Retain)
 	p.inputs = make(map[string]int, len(p.contract.Inputs))
 	for i := range p.contract.Inputs {
 		p.inputs[p.contract.Inputs[i].Name] = i
@@ -100,11 +107,12 @@ func (p *predictor) newBench(e explain) *bench {
 }
 
 func (p *predictor) take(e explain) *bench {
-	if e == p.usual {
-		b, _ := p.benches.Get().(*bench)
-		return b
+	pool, ok := p.benches.Load(e)
+	if !ok { // no more than there are values of the two parameters
+		pool, _ = p.benches.LoadOrStore(e, &sync.Pool{New: func() any { return p.newBench(e) }})
 	}
-	return p.newBench(e)
+	b, _ := pool.(*sync.Pool).Get().(*bench)
+	return b
 }
 
 // largestKept bounds the memory that a bench keeps between requests.
@@ -112,8 +120,11 @@ const largestKept = 1 << 20
 
 func (p *predictor) give(b *bench) {
 	b.reader.rows.Reset() // lets go of the body
-	if b.explain == p.usual && cap(b.body)+cap(b.lines)+cap(b.out) <= largestKept && cap(b.reader.rows.Numbers) <= 64<<10 {
-		p.benches.Put(b)
+	if cap(b.body)+cap(b.out) > largestKept || cap(b.reader.rows.Numbers) > 64<<10 {
+		return
+	}
+	if pool, ok := p.benches.Load(b.explain); ok {
+		pool.(*sync.Pool).Put(b)
 	}
 }
 
@@ -160,15 +171,11 @@ func (p *predictor) appendOutcome(dst []byte, b *bench, row int) []byte {
 	r := &b.results
 	dst = append(dst, `,"churn_probability":`...)
 	dst = modelscore.AppendNumber(dst, r.Probability[row])
-	dst = append(dst, `,"prediction":"`...)
 	if r.Probability[row] >= p.model.Threshold() {
-		dst = append(dst, Churn...)
+		dst = append(dst, p.churn...)
 	} else {
-		dst = append(dst, Retain...)
+		dst = append(dst, p.retain...)
 	}
-	dst = append(dst, `","threshold":`...)
-	dst = modelscore.AppendNumber(dst, p.model.Threshold())
-	dst = append(dst, `,"margin":`...)
 	dst = modelscore.AppendNumber(dst, r.Margin[row])
 	dst = append(dst, `,"explanations":{"top_features":[`...)
 	for i, reason := range r.Reasons(row) {

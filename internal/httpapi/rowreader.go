@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strconv"
 	"unicode/utf8"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -41,9 +42,20 @@ type rowReader struct {
 
 	seen    []bool // of each input, then customer_id, then event_time
 	guess   int    // the column that a sender in the contract's order names next
-	place   string // of the row: "body", "body[3]"
+	row     int    // of the batch; alone: the body is the row
 	numbers []float64
 	texts   [][]byte
+}
+
+// alone is the row of a body that is one.
+const alone = -1
+
+// place names the row in an answer.
+func (r *rowReader) place() string {
+	if r.row == alone {
+		return "body"
+	}
+	return "body[" + strconv.Itoa(r.row) + "]"
 }
 
 func newRowReader(contract schemas.Contract) *rowReader {
@@ -67,10 +79,10 @@ func (r *rowReader) fault(name, format string, args ...any) {
 		return
 	}
 	if len(r.faults) == maxFaults {
-		r.faults = append(r.faults, &huma.ErrorDetail{Location: r.place, Message: "more is wrong than is listed"})
+		r.faults = append(r.faults, &huma.ErrorDetail{Location: r.place(), Message: "more is wrong than is listed"})
 		return
 	}
-	location := r.place
+	location := r.place()
 	if name != "" {
 		location += "." + name
 	}
@@ -78,8 +90,8 @@ func (r *rowReader) fault(name, format string, args ...any) {
 }
 
 // begin appends a row in which everything is missing.
-func (r *rowReader) begin(place string) {
-	r.place, r.faults, r.envelope, r.guess = place, nil, envelope{}, 0
+func (r *rowReader) begin(row int) {
+	r.row, r.faults, r.envelope, r.guess = row, nil, envelope{}, 0
 	clear(r.seen)
 	r.numbers, r.texts = r.rows.Row(r.rows.Append())
 }
@@ -98,14 +110,17 @@ func (r *rowReader) finish() {
 }
 
 func (r *rowReader) named(name string) bool {
-	location := r.place + "." + name
-	return len(r.faults) > 0 && slices.ContainsFunc(r.faults, func(f *huma.ErrorDetail) bool { return f.Location == location })
+	if len(r.faults) == 0 {
+		return false
+	}
+	location := r.place() + "." + name
+	return slices.ContainsFunc(r.faults, func(f *huma.ErrorDetail) bool { return f.Location == location })
 }
 
 // readObject reads the object that the text goes on with into a new row; its values may alias the text. An error is a
 // text that is not JSON, after which nothing behind it can be read; faults are those of an object that is.
-func (r *rowReader) readObject(t *jsonText, place string) error {
-	r.begin(place)
+func (r *rowReader) readObject(t *jsonText, row int) error {
+	r.begin(row)
 	if t.next() != '{' {
 		if err := t.value(); err != nil {
 			r.rows.DropLast()
@@ -216,8 +231,8 @@ func (r *rowReader) eventTime(value []byte) {
 
 // readCells reads one line of a table into a new row. Columns holds, for each cell, the input that it is of, or
 // customerColumn.
-func (r *rowReader) readCells(cells []string, columns []int, place string) {
-	r.begin(place)
+func (r *rowReader) readCells(cells []string, columns []int, row int) {
+	r.begin(row)
 	for i, cell := range cells {
 		if columns[i] == customerColumn {
 			if cell == "" {

@@ -57,6 +57,8 @@ type Server struct {
 	failures  *rateLimit // of authentication, by address
 	metrics   *metrics
 	predictor *predictor
+	chunks    sync.Pool // of *chunk
+	texts     textPool  // of what batches are read into
 	store     *store
 	kafka     *kafkaSide // nil: predictions only
 	inFlight  atomic.Int64
@@ -88,6 +90,7 @@ func New(cfg config.HTTP, deps Dependencies) (s *Server, err error) {
 		kept = newCache(cfg.CacheEntries, s.metrics.cacheHits.Inc, s.metrics.cacheMisses.Inc)
 	}
 	s.predictor = newPredictor(deps.Model, deps.Reasons, kept)
+	s.chunks.New = func() any { return &chunk{done: make(chan struct{}, 1)} }
 	if s.auth, err = newAuthenticator(cfg); err != nil {
 		return nil, err
 	}

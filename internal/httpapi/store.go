@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -36,7 +37,7 @@ type store struct {
 }
 
 // reserve is how many ids are set aside by one synchronous write. A crash loses at most so many, and none is given twice.
-const reserve = 4096
+const reserve = 1 << 17
 
 // openStore locks the directory for this process.
 func openStore(dir string) (*store, error) {
@@ -110,7 +111,8 @@ func (s *store) sequence(n int) (int64, error) {
 
 // appendCustomer writes the id of a customer who has none: g-, the store's name and a number of its sequence.
 func (s *store) appendCustomer(dst []byte, number int64) []byte {
-	return fmt.Appendf(dst, "g-%s-%d", s.name, number)
+	dst = append(append(append(dst, "g-"...), s.name...), '-')
+	return strconv.AppendInt(dst, number, 10)
 }
 
 func (s *store) close() error {
