@@ -53,6 +53,8 @@ type HTTPLimits struct {
 	IdleTimeout    Duration `yaml:"idle_timeout"`    // between two requests of a connection
 	RequestTimeout Duration `yaml:"request_timeout"` // for the work on a request, such as an acknowledgement of Kafka
 	Concurrency    int      `yaml:"concurrency"`     // requests under way; those beyond are answered 503 at once
+	QueueWait      Duration `yaml:"queue_wait"`      // for a processor; who would wait longer is answered 503 at once
+	Connections    int      `yaml:"connections"`     // open at once; those beyond are closed
 	Streams        int      `yaml:"streams"`         // open score streams
 	Rate           float64  `yaml:"rate"`            // requests a second of one principal; 0: no limit
 	Burst          int      `yaml:"burst"`           // that a principal may ask at once
@@ -79,6 +81,8 @@ func defaultHTTP() HTTP {
 			IdleTimeout:    Duration(2 * time.Minute),
 			RequestTimeout: Duration(10 * time.Second),
 			Concurrency:    64,
+			QueueWait:      Duration(50 * time.Millisecond),
+			Connections:    2048,
 			Streams:        100,
 			Burst:          100,
 		},
@@ -126,6 +130,8 @@ func (c *Config) checkHTTP(k *checker) {
 	k.between("http.limits.idle_timeout", l.IdleTimeout, Duration(time.Second), Duration(time.Hour))
 	k.between("http.limits.request_timeout", l.RequestTimeout, Duration(100*time.Millisecond), Duration(time.Hour))
 	k.check(l.Concurrency >= 1 && l.Concurrency <= 100_000, "http.limits.concurrency", "%d is outside 1 to 100000, for example 64", l.Concurrency)
+	k.between("http.limits.queue_wait", l.QueueWait, Duration(time.Millisecond), Duration(time.Minute))
+	k.check(l.Connections >= 1 && l.Connections <= 1_000_000, "http.limits.connections", "%d is outside 1 to 1000000, for example 2048", l.Connections)
 	k.check(l.Streams >= 0 && l.Streams <= 100_000, "http.limits.streams", "%d is outside 0 to 100000", l.Streams)
 	k.check(l.Rate >= 0 && l.Rate <= 1e6, "http.limits.rate", "%v is outside 0 (no limit) to 1000000", l.Rate)
 	k.check(l.Burst >= 1 && l.Burst <= 1_000_000, "http.limits.burst", "%d is outside 1 to 1000000", l.Burst)

@@ -171,9 +171,11 @@ func (r *batchRun) giveBack(c *chunk) {
 
 // predict makes the answers of a chunk.
 func (r *batchRun) predict(c *chunk) {
+	since, _ := r.s.work.enter(false)
 	b := r.s.predictor.take(r.explain)
 	defer func() {
 		r.s.predictor.give(b)
+		r.s.work.leave(since)
 		if fault := recover(); fault != nil { // else it would end the process
 			c.err = ours{fmt.Errorf("BUG: a batch panicked: %v\n%s", fault, debug.Stack())}
 		}

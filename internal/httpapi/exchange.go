@@ -18,6 +18,7 @@ type exchange struct {
 	spanID    string // ours, 16
 	sampled   string // trace flags
 	principal *principal
+	shed      bool
 	status    int
 	bytes     int64
 	began     time.Time

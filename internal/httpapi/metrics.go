@@ -47,7 +47,7 @@ func newMetrics(reg prometheus.Registerer, model *scoring.Model) *metrics {
 	m := &metrics{
 		requests:    counters("requests_total", "Answered requests.", "route", "method", "code"),
 		inFlight:    gauge("requests_in_flight", "Requests under way; streams are not counted."),
-		refused:     counters("refused_total", "Requests refused before their work: shed (no place), rate, unauthenticated, forbidden.", "reason"),
+		refused:     counters("refused_total", "Requests refused before their work: shed (no place, or too long to wait), rate, unauthenticated, forbidden; connections beyond the limit.", "reason"),
 		cacheHits:   counter("cache_hits_total", "Single predictions answered from the cache."),
 		cacheMisses: counter("cache_misses_total", "Single predictions that were not in the cache."),
 		streams:     gauge("streams", "Open score streams."),

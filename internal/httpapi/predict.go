@@ -73,13 +73,19 @@ func (s *Server) predict(x *exchange, r *http.Request, e explain) {
 	}
 	b := s.predictor.take(e)
 	defer s.predictor.give(b)
-	if refusal := s.readOne(b, r); refusal != nil {
-		refusal.write(x)
+	var err error
+	if b.body, err = readAll(b.body[:0], r.Body); err != nil {
+		bodyProblem(err, s.cfg.Limits.BodyBytes).write(x)
 		return
 	}
-	o, err := s.predictor.one(b)
-	if err != nil {
-		cannotScore(err).write(x)
+	since, ok := s.work.enter(true)
+	if !ok {
+		s.shed.write(x)
+		return
+	}
+	o, refusal := s.predictOne(b, since)
+	if refusal != nil {
+		refusal.write(x)
 		return
 	}
 	customer := b.reader.envelope.customer
@@ -105,12 +111,9 @@ func (s *Server) predict(x *exchange, r *http.Request, e explain) {
 	writeJSON(x, http.StatusOK, b.out)
 }
 
-// readOne reads the one row of a request into the bench.
-func (s *Server) readOne(b *bench, r *http.Request) *problem {
-	var err error
-	if b.body, err = readAll(b.body[:0], r.Body); err != nil {
-		return bodyProblem(err, s.cfg.Limits.BodyBytes)
-	}
+// predictOne reads and scores the one row of the body, and gives the processor back that it has had since.
+func (s *Server) predictOne(b *bench, since time.Time) (*outcome, *problem) {
+	defer s.work.leave(since)
 	text, err := newJSONText(b.body)
 	if err == nil {
 		b.reader.rows.Reset()
@@ -119,12 +122,16 @@ func (s *Server) readOne(b *bench, r *http.Request) *problem {
 		}
 	}
 	if err != nil {
-		return newProblem(http.StatusBadRequest, "the body is not JSON: %v", err)
+		return nil, newProblem(http.StatusBadRequest, "the body is not JSON: %v", err)
 	}
 	if len(b.reader.faults) > 0 {
-		return invalid(b.reader.faults)
+		return nil, invalid(b.reader.faults)
 	}
-	return nil
+	o, err := s.predictor.one(b)
+	if err != nil {
+		return nil, cannotScore(err)
+	}
+	return o, nil
 }
 
 // readAll appends to dst.

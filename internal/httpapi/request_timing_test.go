@@ -153,3 +153,17 @@ func BenchmarkSingle(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkShed is a refusal for want of a place, without a network.
+func BenchmarkShed(b *testing.B) {
+	t := newTimed(b)
+	t.inFlight.Add(int64(t.cfg.Limits.Concurrency))
+	b.ReportAllocs()
+	began := processorNow()
+	for b.Loop() {
+		if status := t.ask("/v1/predict", typeJSON, t.bodies[0]); status != http.StatusServiceUnavailable {
+			b.Fatal(status)
+		}
+	}
+	processorTime(b, began, b.N, "cpu-ns/op")
+}

@@ -12,8 +12,10 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -57,6 +59,8 @@ type Server struct {
 	failures  *rateLimit // of authentication, by address
 	metrics   *metrics
 	predictor *predictor
+	work      *processors
+	shed      *shedder
 	chunks    sync.Pool // of *chunk
 	texts     textPool  // of what batches are read into
 	store     *store
@@ -90,6 +94,8 @@ func New(cfg config.HTTP, deps Dependencies) (s *Server, err error) {
 		kept = newCache(cfg.CacheEntries, s.metrics.cacheHits.Inc, s.metrics.cacheMisses.Inc)
 	}
 	s.predictor = newPredictor(deps.Model, deps.Reasons, kept)
+	s.work = newProcessors(runtime.GOMAXPROCS(0), cfg.Limits.QueueWait.Std())
+	s.shed = newShedder(s.metrics.refused.WithLabelValues("shed").Inc)
 	s.chunks.New = func() any { return &chunk{done: make(chan struct{}, 1)} }
 	if s.auth, err = newAuthenticator(cfg); err != nil {
 		return nil, err
@@ -101,8 +107,11 @@ func New(cfg config.HTTP, deps Dependencies) (s *Server, err error) {
 	if s.listener, err = net.Listen("tcp", cfg.Listen); err != nil {
 		return nil, fmt.Errorf("http.listen: %w; choose another port or end the process that holds it", err)
 	}
-	if tlsConfig != nil {
+	bounded := &boundedListener{Listener: s.listener, limit: int64(cfg.Limits.Connections), refused: s.metrics.refused.WithLabelValues("connections").Inc}
+	if s.listener = bounded; tlsConfig != nil {
 		s.listener = tls.NewListener(s.listener, tlsConfig)
+	} else {
+		bounded.farewell = []byte(tooManyConnections)
 	}
 	if s.store, err = openStore(cfg.DataDir); err != nil {
 		return nil, errors.Join(fmt.Errorf("http.data_dir: %w", err), s.listener.Close())
@@ -196,9 +205,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		defer s.inFlight.Add(-1)
 		s.metrics.inFlight.Inc()
 		defer s.metrics.inFlight.Dec()
-		if s.inFlight.Add(1) > int64(s.cfg.Limits.Concurrency) {
-			s.metrics.refused.WithLabelValues("shed").Inc()
-			later(http.StatusServiceUnavailable, time.Second, "too many requests are under way; ask again later").write(x)
+		if s.inFlight.Add(1) > int64(s.cfg.Limits.Concurrency) || at.scope == scopePredict && s.work.late() {
+			s.shed.write(x)
 			return
 		}
 	}
@@ -335,9 +343,54 @@ func (s *Server) finish(x *exchange, r *http.Request, at route) {
 	if x.principal != nil {
 		who = x.principal.shown
 	}
+	before := int64(0)
+	if x.shed {
+		var now bool
+		if before, now = s.shed.line(); !now {
+			return
+		}
+	}
 	s.log.WithLevel(level).Str("request_id", x.requestID).Str("trace_id", x.traceID).Str("span_id", x.spanID).
 		Str("method", method).Str("route", at.name).Int("status", x.status).Dur("latency", took).
-		Int64("bytes", x.bytes).Str("principal", who).Str("model_version", s.deps.Model.Version()).Msg("request")
+		Int64("bytes", x.bytes).Str("principal", who).Str("model_version", s.deps.Model.Version()).
+		Func(func(e *zerolog.Event) {
+			if before > 0 {
+				e.Int64("shed_before", before)
+			}
+		}).Msg("request")
+}
+
+// shedder refuses what there is no room for, at as little cost as can be: it is called when there is none.
+type shedder struct {
+	problem []byte
+	count   func()
+	silent  atomic.Int64 // refusals since the last line of the log
+	last    atomic.Int64 // when that was
+}
+
+func newShedder(count func()) *shedder {
+	text, _ := later(http.StatusServiceUnavailable, time.Second, "too many requests are under way; ask again later").MarshalJSON()
+	return &shedder{problem: text, count: count}
+}
+
+func (d *shedder) write(x *exchange) {
+	d.count()
+	x.shed = true
+	h := x.Header()
+	h["Retry-After"], h["Content-Type"], h["Cache-Control"] = []string{"1"}, []string{typeProblem}, []string{"no-store"}
+	h["Content-Length"] = []string{strconv.Itoa(len(d.problem))}
+	x.WriteHeader(http.StatusServiceUnavailable)
+	_, _ = x.Write(d.problem) // the client went away: nobody to tell
+}
+
+// line says whether a refusal is to be in the log: one a second is, with the number of those before it that are not.
+func (d *shedder) line() (before int64, now bool) {
+	last, at := d.last.Load(), time.Now().UnixNano()
+	if at-last < int64(time.Second) || !d.last.CompareAndSwap(last, at) {
+		d.silent.Add(1)
+		return 0, false
+	}
+	return d.silent.Swap(0), true
 }
 
 var errTooLarge = errors.New("the body is too large")

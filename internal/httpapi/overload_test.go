@@ -1,0 +1,178 @@
+package httpapi
+
+import (
+	"bufio"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/churnstream/churnstream/internal/config"
+	"github.com/churnstream/churnstream/internal/testkit"
+)
+
+func TestWhoWouldWaitTooLongForAProcessorIsRefusedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newProcessors(2, 50*time.Millisecond)
+		const work = 10 * time.Millisecond
+		for range 500 { // it learns how long a place is held
+			since, _ := p.enter(true)
+			time.Sleep(work)
+			p.leave(since)
+		}
+		began := time.Now()
+		done := make(chan time.Duration, 100)
+		for range 2 + 100 {
+			go func() {
+				since, ok := p.enter(true)
+				if !ok {
+					done <- -time.Since(began)
+					return
+				}
+				time.Sleep(work)
+				p.leave(since)
+				done <- time.Since(began)
+			}()
+			synctest.Wait()
+		}
+		served, refused := 0, 0
+		for range 2 + 100 {
+			switch took := <-done; {
+			case took > 0 && took <= 80*time.Millisecond:
+				served++
+			case took == 0:
+				refused++
+			default:
+				t.Errorf("an answer after %v", took)
+			}
+		}
+		if served < 10 || served > 16 || served+refused != 102 {
+			t.Errorf("%d served, %d refused", served, refused)
+		}
+		if since, ok := p.enter(true); !ok || p.late() {
+			t.Error("nobody waits and one is refused")
+		} else {
+			p.leave(since)
+		}
+		if p.busy != 0 {
+			t.Errorf("%d places are lost", p.busy)
+		}
+	})
+}
+
+func TestPlacesAreGivenInTheOrderOfThoseWhoWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newProcessors(1, time.Minute)
+		since, _ := p.enter(true)
+		var order []int
+		for i := range 5 {
+			go func() {
+				mine, _ := p.enter(i%2 == 0)
+				order = append(order, i) // whoever has the only place
+				p.leave(mine)
+			}()
+			synctest.Wait()
+		}
+		p.leave(since)
+		synctest.Wait()
+		for i, got := range order {
+			if i != got {
+				t.Fatalf("%v", order)
+			}
+		}
+	})
+}
+
+func TestPredictionsAreShedWhileTheProcessorsAreTaken(t *testing.T) {
+	s := start(t, nil)
+	var taken []time.Time
+	for range s.work.limit {
+		since, _ := s.work.enter(false)
+		taken = append(taken, since)
+	}
+	s.work.mu.Lock()
+	s.work.held = time.Hour
+	s.work.mu.Unlock()
+	first := make(chan int)
+	go func() { // waits: nobody waits before it
+		r, err := s.try(t.Context(), "POST", "/v1/predict", typeJSON, strings.NewReader(customerJSON(t, 0)))
+		if err != nil {
+			t.Error(err)
+		}
+		first <- r.status
+	}()
+	testkit.Eventually(t, 10*time.Second, s.work.late, "one waits")
+	for range 20 {
+		r := s.do(t, "POST", "/v1/predict", typeJSON, customerJSON(t, 0))
+		wantProblem(t, r, 503)
+		if r.header.Get("Retry-After") != "1" {
+			t.Errorf("%v", r.header)
+		}
+	}
+	wantProblem(t, s.do(t, "POST", "/v1/predict:batch", typeJSON, "[]"), 503)
+	if r := s.do(t, "GET", "/v1/metadata", "", ""); r.status != 200 {
+		t.Errorf("what needs no model: %d", r.status)
+	}
+	if n := strings.Count(s.log.String(), `"status":503`); n > 5 {
+		t.Errorf("21 refusals at once have %d lines in the log", n)
+	}
+	for _, since := range taken {
+		s.work.leave(since)
+	}
+	if status := <-first; status != 200 {
+		t.Errorf("the one that waited: %d", status)
+	}
+}
+
+func TestConnectionsBeyondTheLimitAreClosed(t *testing.T) {
+	s := start(t, nil, func(c *config.HTTP) { c.Limits.Connections = 2 })
+	s.http.CloseIdleConnections()
+	dial := func() net.Conn {
+		c, err := net.Dial("tcp", s.Addr())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		return c
+	}
+	ask := func(c net.Conn) int {
+		if _, err := c.Write([]byte("GET /livez HTTP/1.1\r\nHost: a\r\n\r\n")); err != nil {
+			t.Fatal(err)
+		}
+		r, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Body.Close()
+		return r.StatusCode
+	}
+	one, two := dial(), dial()
+	if a, b := ask(one), ask(two); a != 200 || b != 200 {
+		t.Fatalf("%d, %d", a, b)
+	}
+	three := dial()
+	r, err := http.ReadResponse(bufio.NewReader(three), nil)
+	if err != nil || r.StatusCode != 503 {
+		t.Fatalf("%v %v", r, err)
+	}
+	r.Body.Close()
+	one.Close()
+	testkit.Eventually(t, 10*time.Second, func() bool {
+		c, err := net.Dial("tcp", s.Addr())
+		if err != nil {
+			return false
+		}
+		defer c.Close()
+		if _, err := c.Write([]byte("GET /livez HTTP/1.1\r\nHost: a\r\n\r\n")); err != nil {
+			return false
+		}
+		r, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil {
+			return false
+		}
+		r.Body.Close()
+		return r.StatusCode == 200
+	}, "a place is free again")
+}
