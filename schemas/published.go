@@ -14,6 +14,9 @@ var driftStateSchema string
 //go:embed avsc/drift_alert.avsc
 var driftAlertSchema string
 
+//go:embed avsc/audit.avsc
+var auditSchema string
+
 // ScoreSchema returns the Avro schema of [Score].
 func ScoreSchema() string { return scoreSchema }
 
@@ -25,6 +28,9 @@ func DriftStateSchema() string { return driftStateSchema }
 
 // DriftAlertSchema returns the Avro schema of [DriftAlert].
 func DriftAlertSchema() string { return driftAlertSchema }
+
+// AuditSchema returns the Avro schema of [Audit].
+func AuditSchema() string { return auditSchema }
 
 // DeadLetterSubject is the registry subject of [DeadLetter], which is a header and therefore has no topic of its own.
 const DeadLetterSubject = "churn.v1.DeadLetter"

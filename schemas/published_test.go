@@ -20,7 +20,7 @@ import (
 )
 
 func published() map[string]string {
-	return map[string]string{"score": ScoreSchema(), "dead_letter": DeadLetterSchema(), "drift_state": DriftStateSchema(), "drift_alert": DriftAlertSchema()}
+	return map[string]string{"score": ScoreSchema(), "dead_letter": DeadLetterSchema(), "drift_state": DriftStateSchema(), "drift_alert": DriftAlertSchema(), "audit": AuditSchema()}
 }
 
 // TestPublishedSchemasReadTheirHistory holds every change to backward compatibility: a changed schema is published with a
@@ -80,6 +80,13 @@ func sampleDriftAlert() *DriftAlert {
 	}
 }
 
+func sampleAudit() *Audit {
+	return &Audit{
+		At: 1_760_000_000_000, RequestID: "r-1", TraceID: "0af7651916cd43dd8448eb211c80319c", Principal: "key:crm", CustomerID: []byte("c-1"), SourceTopic: "http-a", SourceOffset: 1 << 33,
+		ModelName: "telco", ModelVersion: "1", ModelDigest: "sha256:00", Probability: 0.25, Threshold: 0.3, Churn: true, Inputs: []byte(`{"tenure":1}`),
+	}
+}
+
 // native is what goavro makes of a record: the fields by their Avro names.
 func native(t *testing.T, v any) map[string]any {
 	t.Helper()
@@ -104,6 +111,15 @@ func native(t *testing.T, v any) map[string]any {
 				return map[string]any{"feature": v.Reasons[i].Feature, "contribution": v.Reasons[i].Contribution}
 			}),
 			"missing": list(len(v.Missing), func(i int) any { return v.Missing[i] }), "unseen": list(len(v.Unseen), func(i int) any { return v.Unseen[i] }),
+		}
+	case *Audit:
+		decision := "retain"
+		if v.Churn {
+			decision = "churn"
+		}
+		return map[string]any{
+			"at": ms(v.At), "request_id": v.RequestID, "trace_id": v.TraceID, "principal": v.Principal, "customer_id": string(v.CustomerID), "source_topic": v.SourceTopic, "source_offset": v.SourceOffset,
+			"model_name": v.ModelName, "model_version": v.ModelVersion, "model_digest": v.ModelDigest, "probability": v.Probability, "threshold": v.Threshold, "decision": decision, "inputs": string(v.Inputs),
 		}
 	case *DeadLetter:
 		return map[string]any{
@@ -154,6 +170,7 @@ func TestRecordsEncodeAsGoavroDoesAndComeBack(t *testing.T) {
 		{empty, ScoreSchema(), func(b []byte) (any, error) { v := new(Score); return v, DecodeScore(b, v) }},
 		{sampleDeadLetter(), DeadLetterSchema(), func(b []byte) (any, error) { v := new(DeadLetter); return v, DecodeDeadLetter(b, v) }},
 		{sampleDriftState(), DriftStateSchema(), func(b []byte) (any, error) { v := sampleDriftState(); return v, DecodeDriftState(b, v) }},
+		{sampleAudit(), AuditSchema(), func(b []byte) (any, error) { v := new(Audit); return v, DecodeAudit(b, v) }},
 		{sampleDriftAlert(), DriftAlertSchema(), func(b []byte) (any, error) { v := new(DriftAlert); return v, DecodeDriftAlert(b, v) }},
 	} {
 		codec, err := goavro.NewCodec(c.schema)

@@ -63,7 +63,7 @@ func runWorker(ctx context.Context, use opened, logOutput io.Writer) error {
 	defer stop()
 	g, group := errgroup.WithContext(ctx)
 	if cfg.HTTP.Listen != "" {
-		api, err := newHTTPAPI(use, true, log, metrics, nil, nil, w.Ready)
+		api, err := newHTTPAPI(use, true, log, metrics, nil, nil, w.DriftMetrics(), w.Ready)
 		if err != nil {
 			return err
 		}

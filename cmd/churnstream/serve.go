@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/churnstream/churnstream/consumer"
+	"github.com/churnstream/churnstream/drift"
 	"github.com/churnstream/churnstream/internal/admin"
 	"github.com/churnstream/churnstream/internal/config"
 	"github.com/churnstream/churnstream/internal/connect"
@@ -71,15 +72,18 @@ func serve(ctx context.Context, use opened, logOutput io.Writer) error {
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if use.cfg.HTTP.Kafka {
-		topics := []connect.TopicSpec{
-			{Name: use.cfg.Topics.Events, Key: "topics.events"},
-			{Name: use.cfg.Topics.Scores, Key: "topics.scores"},
-		}
-		if _, err := connect.Probe(ctx, use.cfg.Brokers, use.transport, use.cfg.Security.SASL, topics, use.cfg.CreateTopics, nil); err != nil {
+		if _, err := connect.Probe(ctx, use.cfg.Brokers, use.transport, use.cfg.Security.SASL, worker.HTTPTopics(use.cfg), use.cfg.CreateTopics, nil); err != nil {
 			return err
 		}
 	}
-	api, err := newHTTPAPI(use, use.cfg.HTTP.Kafka, log, metrics, consumer.NewMetrics(metrics), producer.NewMetrics(metrics), nil)
+	var counted *drift.Metrics
+	if use.cfg.HTTP.Kafka && use.cfg.HTTP.PublishPredictions && use.profile != nil {
+		var err error
+		if counted, err = drift.NewMetrics(metrics, use.profile, worker.DriftWindow(use.cfg).Horizons); err != nil {
+			return err
+		}
+	}
+	api, err := newHTTPAPI(use, use.cfg.HTTP.Kafka, log, metrics, consumer.NewMetrics(metrics), producer.NewMetrics(metrics), counted, nil)
 	if err != nil {
 		return err
 	}
@@ -88,14 +92,14 @@ func serve(ctx context.Context, use opened, logOutput io.Writer) error {
 }
 
 // newHTTPAPI puts the API together, without a broker unless kafka.
-func newHTTPAPI(use opened, kafka bool, log zerolog.Logger, metrics *prometheus.Registry, fetching *consumer.Metrics, producing *producer.Metrics, ready func() admin.Status) (*httpapi.Server, error) {
+func newHTTPAPI(use opened, kafka bool, log zerolog.Logger, metrics *prometheus.Registry, fetching *consumer.Metrics, producing *producer.Metrics, counted *drift.Metrics, ready func() admin.Status) (*httpapi.Server, error) {
 	cfg := use.cfg
 	deps := httpapi.Dependencies{
 		Model: use.model, ModelDir: cfg.Model, Reasons: cfg.Reasons.Top, Metrics: metrics, Log: log, Version: buildVersion(), Ready: ready,
 	}
 	if kafka {
 		var err error
-		if deps.Kafka, err = kafkaOf(use, log, fetching, producing); err != nil {
+		if deps.Kafka, err = kafkaOf(use, log, fetching, producing, counted); err != nil {
 			return nil, err
 		}
 	}
@@ -110,28 +114,35 @@ func newHTTPAPI(use opened, kafka bool, log zerolog.Logger, metrics *prometheus.
 	return api, nil
 }
 
-func kafkaOf(use opened, log zerolog.Logger, fetching *consumer.Metrics, producing *producer.Metrics) (*httpapi.Kafka, error) {
+func kafkaOf(use opened, log zerolog.Logger, fetching *consumer.Metrics, producing *producer.Metrics, counted *drift.Metrics) (*httpapi.Kafka, error) {
 	cfg := use.cfg
 	client, err := kafkawire.NewClient(kafkawire.Config{Brokers: cfg.Brokers, ClientID: cfg.ClientID + "-http", Transport: use.transport})
 	if err != nil {
 		return nil, err
 	}
-	k := &httpapi.Kafka{Client: client, Registry: use.registry, Producing: producer.DefaultConfig(), Fetching: consumer.DefaultFetchConfig()}
-	k.Producing.Metrics, k.Fetching.Metrics = producing, fetching
-	if err := k.Producing.Compression.UnmarshalText([]byte(cfg.Produce.Compression)); err != nil {
-		return nil, fmt.Errorf("produce.compression: %w", err)
+	k := &httpapi.Kafka{Client: client, Registry: use.registry, Fetching: consumer.DefaultFetchConfig()}
+	k.Fetching.Metrics = fetching
+	if k.TransactionalPrefix, k.Producing, err = worker.Predictions(cfg, producing); err != nil {
+		return nil, err
 	}
-	k.Producing.MaxBatchBytes = cfg.Produce.MaxBatchBytes
 	list, err := worker.Publications(cfg, use.model, "")
 	if err != nil {
 		return nil, err
 	}
 	for _, p := range list {
+		contract := httpapi.Contract{Topic: p.Topic, Subject: p.Subject, Schema: p.Schema}
 		switch p.Topic {
+		case "":
 		case cfg.Topics.Events:
-			k.Events = httpapi.Contract{Topic: p.Topic, Subject: p.Subject, Schema: p.Schema}
+			k.Events = contract
 		case cfg.Topics.Scores:
-			k.Scores = httpapi.Contract{Topic: p.Topic, Subject: p.Subject, Schema: p.Schema}
+			k.Scores = contract
+		case cfg.Topics.Audit:
+			k.Audit = contract
+		case cfg.Topics.DriftState:
+			if cfg.HTTP.PublishPredictions && use.profile != nil {
+				k.Counting = &httpapi.Counting{Profile: use.profile, Window: worker.DriftWindow(cfg), States: contract, Metrics: counted}
+			}
 		}
 	}
 	if use.reading.Framing != schemas.Confluent {

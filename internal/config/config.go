@@ -140,6 +140,7 @@ type Topics struct {
 	DeadLetters string `yaml:"dead_letters"`
 	DriftState  string `yaml:"drift_state"`
 	DriftAlerts string `yaml:"drift_alerts"`
+	Audit       string `yaml:"audit"` // of predictions over HTTP; empty: none
 }
 
 // CreateTopics says whether missing topics are created at start, and how.

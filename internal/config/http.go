@@ -13,7 +13,7 @@ type HTTP struct {
 	Listen             string     `yaml:"listen"`              // host:port; empty: none in run, 127.0.0.1:8080 in serve
 	DataDir            string     `yaml:"data_dir"`            // the store of customer ids and of the scores by customer; one process at a time
 	Kafka              bool       `yaml:"kafka"`               // serve: publish events and read scores; false: predictions only, no broker is contacted
-	PublishPredictions bool       `yaml:"publish_predictions"` // predictions go to topics.scores, too
+	PublishPredictions bool       `yaml:"publish_predictions"` // predictions go to topics.scores, too, and count in drift
 	TLS                HTTPTLS    `yaml:"tls"`
 	Auth               HTTPAuth   `yaml:"auth"`
 	Limits             HTTPLimits `yaml:"limits"`

@@ -158,7 +158,11 @@ func (c *Config) checkTopics(k *checker) {
 		{"topics.dead_letters", c.Topics.DeadLetters},
 		{"topics.drift_state", c.Topics.DriftState},
 		{"topics.drift_alerts", c.Topics.DriftAlerts},
+		{"topics.audit", c.Topics.Audit},
 	} {
+		if t.key == "topics.audit" && t.name == "" {
+			continue
+		}
 		k.check(nameable(t.name), t.key, "%q is not a topic name: 1 to 249 letters, digits, '.', '_' or '-', and not '.' or '..' alone", t.name)
 		k.check(seen[t.name] == "", t.key, "%q is also %s; every topic needs a name of its own", t.name, seen[t.name])
 		seen[t.name] = t.key

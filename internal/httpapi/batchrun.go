@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"bytes"
+	"context"
 	"encoding/csv"
 	"encoding/json"
 	"errors"
@@ -15,8 +16,6 @@ import (
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
-
-	"github.com/churnstream/churnstream/producer"
 )
 
 // chunk is some rows of a batch on their way through the model. One goroutine at a time has it.
@@ -27,15 +26,15 @@ type chunk struct {
 	start int64  // place of text in the body
 	line  int    // lines of a table before text
 
-	pending []pendingRow
-	ids     []byte // of customers who have none
-	out     []byte // answers of the rows
-	failed  int
-	counts  predictionCounts
-	records []producer.Record // to publish
-	err     error             // a text that cannot be read, or a fault of ours: no row is answered
-	ended   error             // a text that cannot be read on after the rows
-	done    chan struct{}     // filled when the chunk is ready
+	pending     []pendingRow
+	ids         []byte // of customers who have none
+	out         []byte // answers of the rows
+	failed      int
+	counts      predictionCounts
+	predictions []prediction  // to publish
+	err         error         // a text that cannot be read, or a fault of ours: no row is answered
+	ended       error         // a text that cannot be read on after the rows
+	done        chan struct{} // filled when the chunk is ready
 }
 
 // pendingRow is a row whose answer is not written yet.
@@ -56,6 +55,7 @@ type rowForm struct {
 type batchRun struct {
 	s       *Server
 	x       *exchange
+	request *http.Request
 	explain explain
 	form    rowForm
 	from    rowSplitter
@@ -70,7 +70,7 @@ type batchRun struct {
 }
 
 func (s *Server) newBatchRun(x *exchange, r *http.Request, e explain, form rowForm) *batchRun {
-	run := &batchRun{s: s, x: x, explain: e, form: form, publish: s.kafka != nil && s.cfg.PublishPredictions}
+	run := &batchRun{s: s, x: x, explain: e, form: form, request: r, publish: s.publishes()}
 	run.from = rowSplitter{from: r.Body, cut: form.cut, limit: int(s.cfg.Limits.BodyBytes), buf: s.texts.get()}
 	return run
 }
@@ -142,7 +142,7 @@ func (r *batchRun) settle() error {
 		defer r.giveBack(c)
 		return c.err
 	}
-	if len(c.records) > 0 && !r.s.kafka.offerPredictions(c.records) {
+	if len(c.predictions) > 0 && !r.hand(c.predictions) {
 		r.giveBack(c)
 		return errOutboxFull
 	}
@@ -163,7 +163,7 @@ func (r *batchRun) newChunk() *chunk {
 
 func (r *batchRun) giveBack(c *chunk) {
 	clear(c.pending)
-	c.pending, c.out, c.failed, c.records, c.err, c.ended = c.pending[:0], c.out[:0], 0, nil, nil, nil
+	c.pending, c.out, c.failed, c.predictions, c.err, c.ended = c.pending[:0], c.out[:0], 0, nil, nil, nil
 	if cap(c.text)+cap(c.out) <= largestKept {
 		r.s.chunks.Put(c)
 	}
@@ -241,9 +241,8 @@ func (r *batchRun) write(b *bench, c *chunk) error {
 			}
 			c.counts.add(b.results.Probability[at] >= p.model.Threshold(), p.inputs, b.results.Missing(at), b.results.Unseen(at))
 			if r.publish {
-				if err := r.record(b, c, customer, at); err != nil {
-					return err
-				}
+				numbers, categories := b.reader.rows.Row(at)
+				c.predictions = append(c.predictions, newPrediction(r.x, r.x.began.UnixMilli(), customer, p.outcome(b, at), numbers, categories))
 			}
 			c.out = append(c.out, ',')
 			c.out = p.appendPrediction(c.out, customer, nil)
@@ -256,19 +255,11 @@ func (r *batchRun) write(b *bench, c *chunk) error {
 	return nil
 }
 
-// record keeps what is published of a prediction until its chunk's turn has come.
-func (r *batchRun) record(b *bench, c *chunk, customer []byte, at int) error {
-	sequence, err := r.s.store.sequence(1)
-	if err != nil {
-		return ours{err}
-	}
-	score := r.s.predictor.score(customer, r.s.predictor.outcome(b, at), "http-"+r.s.store.name, sequence, time.Now())
-	record, ok := r.s.kafka.predictionRecord(&score, r.x)
-	if !ok {
-		return errOutboxFull
-	}
-	c.records = append(c.records, record)
-	return nil
+// hand gives predictions to be published, in the order of the batch. It waits while Kafka is behind.
+func (r *batchRun) hand(list []prediction) bool {
+	ctx, cancel := context.WithTimeout(r.request.Context(), r.s.cfg.Limits.RequestTimeout.Std())
+	defer cancel()
+	return r.s.kafka.publishPredictions(ctx, list)
 }
 
 // readElements reads the elements of an array.

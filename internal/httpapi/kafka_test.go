@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 	"github.com/segmentio/kafka-go"
 
 	"github.com/churnstream/churnstream/consumer"
+	"github.com/churnstream/churnstream/drift"
 	"github.com/churnstream/churnstream/internal/config"
 	"github.com/churnstream/churnstream/internal/connect"
 	"github.com/churnstream/churnstream/internal/kafkawire"
@@ -29,6 +31,7 @@ import (
 type cluster struct {
 	kafka    *Kafka
 	registry *schemas.HTTPRegistry
+	audit    Contract
 }
 
 func newCluster(t *testing.T) *cluster {
@@ -36,8 +39,8 @@ func newCluster(t *testing.T) *cluster {
 	brokers := testkit.Brokers(t)
 	transport := &kafka.Transport{}
 	t.Cleanup(transport.CloseIdleConnections)
-	events, scores := testkit.Name(t, "events"), testkit.Name(t, "scores")
-	topics := []connect.TopicSpec{{Name: events}, {Name: scores}}
+	events, scores, states, audit := testkit.Name(t, "events"), testkit.Name(t, "scores"), testkit.Name(t, "states"), testkit.Name(t, "audit")
+	topics := []connect.TopicSpec{{Name: events}, {Name: scores}, {Name: states}, {Name: audit}}
 	if _, err := connect.Probe(t.Context(), brokers, transport, config.SASL{}, topics, config.CreateTopics{Enabled: true, Partitions: 3, ReplicationFactor: 1}, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -56,9 +59,13 @@ func newCluster(t *testing.T) *cluster {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &cluster{registry: registry, kafka: &Kafka{
+	return &cluster{registry: registry, audit: Contract{audit, schemas.Subject(audit), schemas.AuditSchema()}, kafka: &Kafka{
 		Client: client, Registry: registry, Producing: producer.DefaultConfig(), Fetching: consumer.DefaultFetchConfig(),
 		Events: Contract{events, schemas.Subject(events), contract}, Scores: Contract{scores, schemas.Subject(scores), schemas.ScoreSchema()},
+		Counting: &Counting{
+			Profile: telco(t).Profile, Window: drift.DefaultWindowConfig(time.Minute), States: Contract{states, schemas.Subject(states), schemas.DriftStateSchema()},
+		},
+		TransactionalPrefix: testkit.Name(t, "transactions") + "-",
 	}}
 }
 
@@ -277,6 +284,144 @@ func TestPublishedPredictionsAreScoresOfTheTopic(t *testing.T) {
 	testkit.Eventually(t, 20*time.Second, func() bool { h = s.history(t, p.CustomerID); return h != nil }, "the prediction comes back")
 	if h[0].ChurnProbability != p.ChurnProbability || h[0].Source.Topic != "http-"+s.store.name || len(h[0].Reasons) != 3 {
 		t.Errorf("%+v", h[0])
+	}
+}
+
+// TestPublishedPredictionsCountInDriftOnce counts the audited inputs again and finds what the state topic has, after a
+// restart too, which goes on with the counts of the minute.
+func TestPublishedPredictionsCountInDriftOnce(t *testing.T) {
+	c := newCluster(t)
+	c.kafka.Audit = c.audit
+	dir := filepath.Join(t.TempDir(), "data")
+	model := telco(t).Model
+	asked := map[string]float64{} // probability by customer
+	for round := range 2 {
+		s := start(t, c.kafka, func(cfg *config.HTTP) { cfg.PublishPredictions, cfg.DataDir = true, dir })
+		s.waitReady(t)
+		var lines strings.Builder
+		for row := range 300 {
+			id := fmt.Sprintf("c-%d-%d", round, row)
+			body := with(customerJSON(t, row), fmt.Sprintf(`"customer_id":%q`, id))
+			if row%10 > 0 {
+				lines.WriteString(body + "\n")
+			} else {
+				asked[id] = decode[Prediction](t, s.do(t, "POST", "/v1/predict", typeJSON, body).body).ChurnProbability
+			}
+		}
+		for line := range strings.Lines(string(s.do(t, "POST", "/v1/predict:batch", typeNDJSON, lines.String()).body)) {
+			if row := (BatchRow{}); strings.HasPrefix(line, `{"row"`) {
+				if row = decode[BatchRow](t, []byte(line)); row.Prediction != nil {
+					asked[row.CustomerID] = row.ChurnProbability
+				}
+			}
+		}
+		s.stop()
+	}
+	if len(asked) != 600 {
+		t.Fatalf("%d predictions", len(asked))
+	}
+	scored := map[[2]any]schemas.Score{} // by source
+	c.read(t, c.kafka.Scores.Topic, func(_ int32, r *consumer.Record) {
+		var s schemas.Score
+		_, body, _ := schemas.SplitFrame(r.Value)
+		if err := schemas.DecodeScore(body, &s); err != nil {
+			t.Fatal(err)
+		}
+		s.CustomerID = bytes.Clone(s.CustomerID)
+		if asked[string(s.CustomerID)] != s.Probability {
+			t.Errorf("%s: %v, the answer was %v", s.CustomerID, s.Probability, asked[string(s.CustomerID)])
+		}
+		scored[[2]any{s.SourceTopic, s.SourceOffset}] = s
+	})
+	again, err := drift.NewAccumulator(c.kafka.Counting.Profile, model.Contract(), c.kafka.Counting.Window, drift.Source{ModelDigest: model.Digest(), Topic: "again"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	audited := 0
+	rows := schemas.NewRows(len(model.Contract().Inputs), 1)
+	c.read(t, c.kafka.Audit.Topic, func(_ int32, r *consumer.Record) {
+		var a schemas.Audit
+		_, body, _ := schemas.SplitFrame(r.Value)
+		if err := schemas.DecodeAudit(body, &a); err != nil {
+			t.Fatal(err)
+		}
+		var inputs map[string]json.RawMessage
+		rows.Reset()
+		if err := json.Unmarshal(a.Inputs, &inputs); err != nil {
+			t.Fatal(err)
+		}
+		if err := model.Contract().ReadJSON(rows, inputs); err != nil {
+			t.Fatal(err)
+		}
+		score, ok := scored[[2]any{a.SourceTopic, a.SourceOffset}]
+		if !ok || string(score.CustomerID) != string(a.CustomerID) || score.Probability != a.Probability || a.Principal != "anonymous" || a.RequestID == "" {
+			t.Fatalf("the audit record of %s, %v, by %s is of the score of %s, %v", a.CustomerID, a.Probability, a.Principal, score.CustomerID, score.Probability)
+		}
+		numbers, categories := rows.Row(0)
+		again.Observe(int64(audited), a.At, a.CustomerID, numbers, categories, a.Probability)
+		audited++
+	})
+	if len(scored) != 600 || audited != 600 {
+		t.Fatalf("%d scores, %d audit records", len(scored), audited)
+	}
+	want := map[int64]string{} // counts by bucket
+	if err := again.States(func(_ []byte, s *schemas.DriftState) error {
+		want[s.BucketStart] = fmt.Sprint(s.BucketWidth, s.Counts, s.Groups)
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	got := map[int64]string{}
+	c.read(t, c.kafka.Counting.States.Topic, func(_ int32, r *consumer.Record) {
+		var s schemas.DriftState
+		_, body, _ := schemas.SplitFrame(r.Value)
+		if err := schemas.DecodeDriftState(body, &s); err != nil {
+			t.Fatal(err)
+		}
+		got[s.BucketStart] = fmt.Sprint(s.BucketWidth, s.Counts, s.Groups)
+	})
+	if fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("the state topic has\n%v\nthe predictions make\n%v", got, want)
+	}
+}
+
+// TestPredictionsOfAUnitThatFailedAreNeitherPublishedNorCounted lets another server with the same store take over.
+func TestPredictionsOfAUnitThatFailedAreNeitherPublishedNorCounted(t *testing.T) {
+	c := newCluster(t)
+	s := start(t, c.kafka, func(cfg *config.HTTP) { cfg.PublishPredictions = true })
+	s.waitReady(t)
+	s.do(t, "POST", "/v1/predict", typeJSON, customerJSON(t, 0))
+	published := func() (n int) {
+		c.read(t, c.kafka.Scores.Topic, func(int32, *consumer.Record) { n++ })
+		return n
+	}
+	testkit.Eventually(t, 20*time.Second, func() bool { return published() == 1 }, "the first is published")
+	other, err := producer.NewTransactional(c.kafka.Producing, c.kafka.Client, c.kafka.TransactionalPrefix+s.store.name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := other.Begin(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	s.do(t, "POST", "/v1/predict", typeJSON, customerJSON(t, 1)) // fenced: given up
+	testkit.Eventually(t, 20*time.Second, func() bool { return strings.Contains(string(s.do(t, "GET", "/metrics", "", "").body), "publish_failed_total 1") }, "the loss is counted")
+	s.do(t, "POST", "/v1/predict", typeJSON, customerJSON(t, 2)) // a new producer
+	testkit.Eventually(t, 20*time.Second, func() bool { return published() == 2 }, "the third is published")
+	events := uint32(0)
+	c.read(t, c.kafka.Counting.States.Topic, func(_ int32, r *consumer.Record) {
+		var state schemas.DriftState
+		_, body, _ := schemas.SplitFrame(r.Value)
+		if err := schemas.DecodeDriftState(body, &state); err != nil {
+			t.Fatal(err)
+		}
+		events = 0
+		for _, n := range state.Counts[0] {
+			events += n
+		}
+	})
+	if events != 2 && events != 1 { // 1: a minute has begun in between
+		t.Errorf("%d predictions count", events)
 	}
 }
 

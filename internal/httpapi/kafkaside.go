@@ -27,8 +27,13 @@ type Kafka struct {
 	Registry  schemas.Registry
 	Events    Contract // the model's own; an empty topic: no events are taken
 	Scores    Contract
+	Audit     Contract  // of what is kept of each prediction; an empty topic: nothing is
+	Counting  *Counting // of published predictions in drift; nil: they do not count
 	Producing producer.Config
-	Fetching  consumer.FetchConfig
+	// TransactionalPrefix is what the id of the transactions of predictions begins with; empty: they are published at
+	// least once, and what is counted of them may differ from them after a failure.
+	TransactionalPrefix string
+	Fetching            consumer.FetchConfig
 }
 
 // kafkaSide follows the score topic into the store and publishes for requests.
@@ -43,6 +48,9 @@ type kafkaSide struct {
 
 	scoreID atomic.Int32 // 0: not registered yet
 	eventID atomic.Int32
+	stateID atomic.Int32
+	auditID atomic.Int32
+	known   atomic.Bool // all that predictions need is registered
 
 	mu     sync.Mutex
 	faults map[string]string // what keeps it from being ready, by part
@@ -60,9 +68,10 @@ func newKafkaSide(deps *Kafka, s *Server) (*kafkaSide, error) {
 	if k.fetcher, err = consumer.NewFetcher(deps.Fetching, deps.Client, s.log); err != nil {
 		return nil, err
 	}
-	if k.outbox, err = newOutbox(deps.Producing, deps.Client, s.log, s.metrics.lost.Add); err != nil {
+	if err := deps.Producing.Validate(); err != nil {
 		return nil, err
 	}
+	k.outbox = newOutbox(s.log, s.metrics.lost.Add, k.openLedger)
 	return k, nil
 }
 
@@ -100,7 +109,7 @@ func (k *kafkaSide) waits() []string {
 
 // run works until ctx ends; what was submitted before is still published. An outage of Kafka or of the registry is
 // waited for: predictions need neither.
-func (k *kafkaSide) run(ctx context.Context, served <-chan struct{}) error {
+func (k *kafkaSide) run(ctx context.Context, served <-chan struct{}, grace time.Duration) error {
 	g, group := errgroup.WithContext(ctx)
 	g.Go(func() error { k.register(group); return nil })
 	g.Go(func() error {
@@ -119,7 +128,7 @@ func (k *kafkaSide) run(ctx context.Context, served <-chan struct{}) error {
 		return nil
 	})
 	g.Go(func() error {
-		k.outbox.run(context.WithoutCancel(ctx), served) //nolint:contextcheck // it ends after the last request, which is after ctx
+		k.outbox.run(context.WithoutCancel(ctx), served, grace) //nolint:contextcheck // it ends after the last request, which is after ctx
 		return nil
 	})
 	return g.Wait()
@@ -137,12 +146,10 @@ func pause(ctx context.Context, attempt int) {
 
 func (k *kafkaSide) register(ctx context.Context) {
 	for attempt := 0; ctx.Err() == nil; attempt++ {
-		id, err := k.deps.Registry.Register(ctx, k.deps.Scores.Subject, k.deps.Scores.Schema)
-		if err == nil {
-			k.scoreID.Store(id)
-			if k.deps.Events.Topic != "" {
-				id, err = k.deps.Registry.Register(ctx, k.deps.Events.Subject, k.deps.Events.Schema)
-			}
+		err := k.registerWritten(ctx)
+		id := int32(0)
+		if err == nil && k.deps.Events.Topic != "" {
+			id, err = k.deps.Registry.Register(ctx, k.deps.Events.Subject, k.deps.Events.Schema)
 		}
 		switch {
 		case err == nil:
@@ -157,6 +164,36 @@ func (k *kafkaSide) register(ctx context.Context) {
 		k.note(partRegistry, err)
 		pause(ctx, attempt)
 	}
+}
+
+// registerWritten registers what predictions are written with.
+func (k *kafkaSide) registerWritten(ctx context.Context) error {
+	if k.known.Load() {
+		return nil
+	}
+	type contract struct {
+		of Contract
+		id *atomic.Int32
+	}
+	list := []contract{{k.deps.Scores, &k.scoreID}}
+	if k.deps.Audit.Topic != "" {
+		list = append(list, contract{k.deps.Audit, &k.auditID})
+	}
+	if k.deps.Counting != nil {
+		list = append(list, contract{k.deps.Counting.States, &k.stateID})
+	}
+	for _, c := range list {
+		id, err := k.deps.Registry.Register(ctx, c.of.Subject, c.of.Schema)
+		if errors.Is(err, schemas.ErrIncompatible) {
+			return fmt.Errorf("register %s: %v", c.of.Subject, err) //nolint:errorlint // an incompatible event contract is borne, this is not
+		}
+		if err != nil {
+			return err
+		}
+		c.id.Store(id)
+	}
+	k.known.Store(true)
+	return nil
 }
 
 // follow takes the score topic into the store, from where the store is on, until ctx ends or something fails.
@@ -256,31 +293,22 @@ func scoreBody(value []byte) ([]byte, bool) {
 	return body, schemas.DecodeScore(body, &s) == nil
 }
 
-// publishPrediction hands a prediction on to the score topic, without waiting for it. It is false where there is no
-// room: the outbox is as far behind as may be.
-func (k *kafkaSide) publishPrediction(s *schemas.Score, x *exchange) bool {
-	record, ok := k.predictionRecord(s, x)
-	return ok && k.offerPredictions([]producer.Record{record})
-}
-
-// predictionRecord makes the record of a prediction. It is false before the schema is registered.
-func (k *kafkaSide) predictionRecord(s *schemas.Score, x *exchange) (producer.Record, bool) {
-	id := k.scoreID.Load()
-	if id == 0 {
-		return producer.Record{}, false
-	}
-	return producer.Record{
-		Topic: k.deps.Scores.Topic, Partition: -1, Timestamp: s.EventTime, Key: append([]byte{}, s.CustomerID...),
-		Value: s.AppendAvro(schemas.AppendFrame(nil, id)), Headers: traceHeaders(x),
-	}, true
-}
-
-// offerPredictions publishes all of them or, where there is no room, none.
-func (k *kafkaSide) offerPredictions(records []producer.Record) bool {
-	if !k.outbox.offer(&submission{records: records}) {
+// publishPrediction hands a prediction on, without waiting for its publication. It is false where there is no room: the
+// outbox is as far behind as may be.
+func (k *kafkaSide) publishPrediction(p prediction) bool {
+	if !k.known.Load() || !k.outbox.offer(&submission{predictions: []prediction{p}}) {
 		return false
 	}
-	k.server.metrics.published.WithLabelValues("prediction").Add(float64(len(records)))
+	k.server.metrics.published.WithLabelValues("prediction").Inc()
+	return true
+}
+
+// publishPredictions is like publishPrediction for many, and waits for room until ctx ends.
+func (k *kafkaSide) publishPredictions(ctx context.Context, list []prediction) bool {
+	if !k.known.Load() || !k.outbox.wait(ctx, &submission{predictions: list}) {
+		return false
+	}
+	k.server.metrics.published.WithLabelValues("prediction").Add(float64(len(list)))
 	return true
 }
 

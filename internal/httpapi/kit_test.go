@@ -96,7 +96,7 @@ func start(t testing.TB, kafka *Kafka, change ...func(*config.HTTP)) *service {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- s.Run(ctx, 5*time.Second) }()
+	go func() { done <- s.Run(ctx, 2*time.Second) }()
 	client := &http.Client{Transport: &http.Transport{}, Timeout: 20 * time.Second}
 	stop := sync.OnceFunc(func() {
 		client.CloseIdleConnections()

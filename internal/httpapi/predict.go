@@ -89,20 +89,21 @@ func (s *Server) predict(x *exchange, r *http.Request, e explain) {
 		return
 	}
 	customer := b.reader.envelope.customer
-	sequence := int64(-1)
-	publish := s.kafka != nil && s.cfg.PublishPredictions
-	if customer == nil || publish {
-		if sequence, err = s.store.sequence(1); err != nil {
+	if customer == nil {
+		sequence, err := s.store.sequence(1)
+		if err != nil {
 			s.fault(x, err).write(x)
 			return
 		}
-	}
-	if customer == nil {
 		b.key = s.store.appendCustomer(b.key[:0], sequence)
 		customer = b.key
 	}
-	if publish && !s.publishPrediction(x, customer, o, sequence) {
-		return
+	if s.publishes() {
+		numbers, categories := b.reader.rows.Row(0)
+		if !s.kafka.publishPrediction(newPrediction(x, x.began.UnixMilli(), customer, o, numbers, categories)) { // it would not count
+			later(http.StatusServiceUnavailable, time.Second, "predictions are published and Kafka is behind; ask again later").write(x)
+			return
+		}
 	}
 	b.counts.reset(len(s.predictor.contract.Inputs))
 	b.counts.add(o.churn, s.predictor.inputs, o.missing, o.unseen)
@@ -168,15 +169,4 @@ func cannotScore(err error) *problem {
 func (s *Server) fault(x *exchange, err error) *problem {
 	s.log.Error().Err(err).Str("request_id", x.requestID).Msg("a request failed")
 	return newProblem(http.StatusInternalServerError, "the server is at fault; the request id tells its operator where")
-}
-
-// publishPrediction answers for itself and gives false where the prediction cannot be published: it would not count in
-// statistics.
-func (s *Server) publishPrediction(x *exchange, customer []byte, o *outcome, sequence int64) bool {
-	score := s.predictor.score(customer, o, "http-"+s.store.name, sequence, time.Now())
-	if !s.kafka.publishPrediction(&score, x) {
-		later(http.StatusServiceUnavailable, time.Second, "predictions are published and Kafka is behind; ask again later").write(x)
-		return false
-	}
-	return true
 }

@@ -7,7 +7,6 @@ import (
 	"math"
 	"slices"
 	"sync"
-	"time"
 
 	"github.com/churnstream/churnstream/internal/modelscore"
 	"github.com/churnstream/churnstream/schemas"
@@ -220,18 +219,6 @@ func (p *predictor) appendPrediction(dst, customer, outcome []byte) []byte {
 	dst = appendQuoted(dst, customer)
 	dst = append(dst, p.head...)
 	return append(dst, outcome...)
-}
-
-// score makes the record of a prediction for the score topic. Its source is this store's own sequence, so that a reader
-// of the topic tells predictions apart as it does events.
-func (p *predictor) score(customer []byte, o *outcome, source string, sequence int64, at time.Time) schemas.Score {
-	now := at.UnixMilli()
-	return schemas.Score{
-		CustomerID: customer, SourceTopic: source, SourceOffset: sequence, EventTime: now, ScoredAt: now,
-		ModelName: p.model.Name(), ModelVersion: p.model.Version(), ModelDigest: p.model.Digest(), Variant: "champion",
-		Probability: o.probability, Margin: o.margin, Threshold: p.model.Threshold(), Churn: o.churn,
-		Reasons: o.reasons, Missing: o.missing, Unseen: o.unseen,
-	}
 }
 
 // appendKey writes what a response depends on: the model, and every input as the model sees it, whatever way it was

@@ -69,6 +69,7 @@ type Server struct {
 	streams   atomic.Int64
 	ending    chan struct{} // closed when streams must end
 	endOnce   sync.Once
+	now       func() time.Time // of what is published
 }
 
 // route is what admission knows of a pattern.
@@ -87,7 +88,7 @@ func New(cfg config.HTTP, deps Dependencies) (s *Server, err error) {
 	s = &Server{
 		cfg: cfg, deps: deps, log: deps.Log, mux: http.NewServeMux(), routes: map[string]route{},
 		rate: newRateLimit(cfg.Limits.Rate, cfg.Limits.Burst), failures: newRateLimit(1, 20),
-		metrics: newMetrics(deps.Metrics, deps.Model), ending: make(chan struct{}),
+		metrics: newMetrics(deps.Metrics, deps.Model), ending: make(chan struct{}), now: time.Now,
 	}
 	var kept *cache
 	if cfg.CacheEntries > 0 {
@@ -136,6 +137,11 @@ func New(cfg config.HTTP, deps Dependencies) (s *Server, err error) {
 	return s, nil
 }
 
+// publishes says whether predictions go to a topic.
+func (s *Server) publishes() bool {
+	return s.kafka != nil && (s.cfg.PublishPredictions || s.deps.Kafka.Audit.Topic != "")
+}
+
 // Close gives up what New opened, where Run is never called.
 func (s *Server) Close() error { return errors.Join(s.listener.Close(), s.store.close()) }
 
@@ -156,7 +162,7 @@ func (s *Server) Run(ctx context.Context, grace time.Duration) error {
 	g, group := errgroup.WithContext(ctx)
 	served := make(chan struct{}) // closed after the last request
 	if s.kafka != nil {
-		g.Go(func() error { return s.kafka.run(group, served) })
+		g.Go(func() error { return s.kafka.run(group, served, grace) })
 	}
 	g.Go(func() error {
 		defer close(served)

@@ -19,7 +19,7 @@ func (w *Worker) statePartition(input int32) int32 {
 // newCounts gives the accumulator of a partition with what its earlier owners committed.
 func (w *Worker) newCounts(ctx context.Context, source consumer.TopicPartition) (*drift.Accumulator, error) {
 	counted := drift.Source{ModelDigest: w.model.Digest(), Topic: source.Topic, Partition: source.Partition}
-	counts, err := drift.NewAccumulator(w.profile, w.model.Contract(), window(w.cfg), counted, w.driftMetrics)
+	counts, err := drift.NewAccumulator(w.profile, w.model.Contract(), DriftWindow(w.cfg), counted, w.driftMetrics)
 	if err != nil {
 		return nil, err
 	}

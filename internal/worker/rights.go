@@ -23,6 +23,9 @@ func Rights(cfg config.Config) []connect.Right {
 			)
 		}
 	}
+	if cfg.Topics.Audit != "" {
+		rights = append(rights, connect.Right{Operation: "Write", Resource: "topic", Name: cfg.Topics.Audit, For: "to keep what was predicted over HTTP"})
+	}
 	if cfg.Delivery == config.ExactlyOnce {
 		rights = append(rights, connect.Right{
 			Operation: "Write", Resource: "transactional-id", Name: transactionalPrefix(cfg) + "-", Prefix: true, For: "to publish in transactions",

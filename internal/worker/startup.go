@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -38,7 +39,19 @@ func Topics(cfg config.Config) []connect.TopicSpec {
 			}},
 		)
 	}
+	if cfg.Topics.Audit != "" {
+		topics = append(topics, connect.TopicSpec{Name: cfg.Topics.Audit, Key: "topics.audit"})
+	}
 	return topics
+}
+
+// HTTPTopics are those of Topics that the HTTP API reads or writes.
+func HTTPTopics(cfg config.Config) []connect.TopicSpec {
+	used := []string{cfg.Topics.Events, cfg.Topics.Scores, cfg.Topics.Audit}
+	if cfg.HTTP.PublishPredictions {
+		used = append(used, cfg.Topics.DriftState)
+	}
+	return slices.DeleteFunc(Topics(cfg), func(t connect.TopicSpec) bool { return !slices.Contains(used, t.Name) })
 }
 
 // statePartitions is how many partitions the state topic gets when it is created. Every one of them takes part in nearly
@@ -78,7 +91,7 @@ func Validate(cfg config.Config) error {
 	producing, err := producerConfig(cfg, nil)
 	faults := []error{err, producing.Validate(), fetchConfig(cfg, nil).Validate(), groupConfig(cfg, nil).Validate()}
 	if cfg.Drift.Enabled {
-		faults = append(faults, window(cfg).Validate(), alarmConfig(cfg).Validate(), ruleConfig(cfg).Validate())
+		faults = append(faults, DriftWindow(cfg).Validate(), alarmConfig(cfg).Validate(), ruleConfig(cfg).Validate())
 	}
 	return errors.Join(faults...)
 }
@@ -138,6 +151,9 @@ func Publications(cfg config.Config, model *scoring.Model, reader string) ([]Pub
 			Publication{Topic: cfg.Topics.DriftState, Schema: schemas.DriftStateSchema()},
 			Publication{Topic: cfg.Topics.DriftAlerts, Schema: schemas.DriftAlertSchema()},
 		)
+	}
+	if cfg.Topics.Audit != "" {
+		list = append(list, Publication{Topic: cfg.Topics.Audit, Schema: schemas.AuditSchema()})
 	}
 	var strategy schemas.SubjectStrategy
 	if err := strategy.UnmarshalText([]byte(cfg.Registry.SubjectStrategy)); err != nil {
@@ -289,6 +305,16 @@ func sharedTransactionalID(cfg config.Config) string {
 func Redrive(cfg config.Config, job string) (group, transactionalID string, producing producer.Config, err error) {
 	producing, err = producerConfig(cfg, nil)
 	return cfg.Group.ID + "-redrive-" + job, transactionalPrefix(cfg) + "-redrive-" + job, producing, err
+}
+
+// Predictions gives how the HTTP API publishes, and what the id of its transactions begins with; empty where delivery is
+// at least once.
+func Predictions(cfg config.Config, metrics *producer.Metrics) (transactionalID string, producing producer.Config, err error) {
+	producing, err = producerConfig(cfg, metrics)
+	if cfg.Delivery == config.ExactlyOnce {
+		transactionalID = transactionalPrefix(cfg) + "-http-"
+	}
+	return transactionalID, producing, err
 }
 
 func transactionalPrefix(cfg config.Config) string {

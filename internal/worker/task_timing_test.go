@@ -72,7 +72,7 @@ func newBench(t testing.TB, events, reasons int, drifting bool) *bench {
 	b := &bench{task: newTask(w, source, zerolog.Nop()), sink: &sink{}, batch: consumer.Batch{TopicPartition: source}}
 	b.task.publisher = b.sink
 	if drifting {
-		if b.task.counts, err = drift.NewAccumulator(e.profile, e.model.Contract(), window(cfg), drift.Source{ModelDigest: e.model.Digest(), Topic: source.Topic}, w.driftMetrics); err != nil {
+		if b.task.counts, err = drift.NewAccumulator(e.profile, e.model.Contract(), DriftWindow(cfg), drift.Source{ModelDigest: e.model.Digest(), Topic: source.Topic}, w.driftMetrics); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -155,11 +155,12 @@ func (w *Worker) newPopulation() (*drift.Population, *drift.Alarms, error) {
 // NewPopulation gives an empty population of a model, judged as the configuration says.
 func NewPopulation(cfg config.Config, model *scoring.Model, profile *drift.Profile) (*drift.Population, error) {
 	population := drift.DefaultPopulationConfig()
-	population.Window = window(cfg)
+	population.Window = DriftWindow(cfg)
 	return drift.NewPopulation(profile, model.Digest(), population, ruleConfig(cfg))
 }
 
-func window(cfg config.Config) drift.WindowConfig {
+// DriftWindow is what drift is counted by.
+func DriftWindow(cfg config.Config) drift.WindowConfig {
 	return drift.DefaultWindowConfig(cfg.Drift.Bucket.Std())
 }
 

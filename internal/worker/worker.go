@@ -185,7 +185,7 @@ func New(cfg config.Config, deps Dependencies) (*Worker, error) {
 		return producer.Fence(ctx, w.producing, w.client, id)
 	}}
 	if cfg.Drift.Enabled {
-		if w.driftMetrics, err = drift.NewMetrics(deps.Metrics, w.profile, window(w.cfg).Horizons); err != nil {
+		if w.driftMetrics, err = drift.NewMetrics(deps.Metrics, w.profile, DriftWindow(w.cfg).Horizons); err != nil {
 			return nil, err
 		}
 	}
@@ -346,3 +346,6 @@ func (w *Worker) appendPublishedScore(dst []byte, _ []float64, s *schemas.Score)
 func (w *Worker) reading(ctx context.Context, fn func(context.Context, *consumer.Fetcher) error) error {
 	return tail.With(ctx, stateFetchConfig(w.cfg, w.fetching.Metrics), w.client, w.log, fn)
 }
+
+// DriftMetrics are those that the worker counts drift in; nil where it does not.
+func (w *Worker) DriftMetrics() *drift.Metrics { return w.driftMetrics }
