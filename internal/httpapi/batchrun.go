@@ -55,7 +55,6 @@ type rowForm struct {
 type batchRun struct {
 	s       *Server
 	x       *exchange
-	request *http.Request
 	explain explain
 	form    rowForm
 	from    rowSplitter
@@ -70,7 +69,7 @@ type batchRun struct {
 }
 
 func (s *Server) newBatchRun(x *exchange, r *http.Request, e explain, form rowForm) *batchRun {
-	run := &batchRun{s: s, x: x, explain: e, form: form, request: r, publish: s.publishes()}
+	run := &batchRun{s: s, x: x, explain: e, form: form, publish: s.publishes()}
 	run.from = rowSplitter{from: r.Body, cut: form.cut, limit: int(s.cfg.Limits.BodyBytes), buf: s.texts.get()}
 	return run
 }
@@ -99,7 +98,7 @@ var errOutboxFull = errors.New("predictions are published and Kafka is behind; a
 
 // all takes every row of the body to the model and its answer to take. The error is that of the body after the last
 // whole row, of a row that cannot be read on, of take, or of the server.
-func (r *batchRun) all() error {
+func (r *batchRun) all(ctx context.Context) error {
 	defer func() {
 		for _, c := range r.underWay {
 			<-c.done
@@ -122,7 +121,7 @@ func (r *batchRun) all() error {
 			go r.predict(c)
 		}
 		for len(r.underWay) > 0 && (ended != nil || len(r.underWay) >= ahead()) {
-			if err := r.settle(); err != nil {
+			if err := r.settle(ctx); err != nil {
 				return err
 			}
 		}
@@ -134,7 +133,7 @@ func (r *batchRun) all() error {
 }
 
 // settle waits for the oldest chunk and takes it.
-func (r *batchRun) settle() error {
+func (r *batchRun) settle(ctx context.Context) error {
 	c := r.underWay[0]
 	<-c.done
 	r.underWay = r.underWay[1:]
@@ -142,7 +141,7 @@ func (r *batchRun) settle() error {
 		defer r.giveBack(c)
 		return c.err
 	}
-	if len(c.predictions) > 0 && !r.hand(c.predictions) {
+	if len(c.predictions) > 0 && !r.hand(ctx, c.predictions) {
 		r.giveBack(c)
 		return errOutboxFull
 	}
@@ -256,8 +255,8 @@ func (r *batchRun) write(b *bench, c *chunk) error {
 }
 
 // hand gives predictions to be published, in the order of the batch. It waits while Kafka is behind.
-func (r *batchRun) hand(list []prediction) bool {
-	ctx, cancel := context.WithTimeout(r.request.Context(), r.s.cfg.Limits.RequestTimeout.Std())
+func (r *batchRun) hand(ctx context.Context, list []prediction) bool {
+	ctx, cancel := context.WithTimeout(ctx, r.s.cfg.Limits.RequestTimeout.Std())
 	defer cancel()
 	return r.s.kafka.publishPredictions(ctx, list)
 }
@@ -355,7 +354,7 @@ func (s *Server) predictArray(x *exchange, req *http.Request, e explain) {
 		size += len(c.out)
 		return nil
 	}
-	if err := run.all(); err != nil {
+	if err := run.all(req.Context()); err != nil {
 		s.batchProblem(x, err, run.from.rows).write(x)
 		return
 	}
@@ -447,10 +446,10 @@ func (a *lineAnswer) flush() error {
 }
 
 // answerLines answers what remains of the body with lines.
-func (s *Server) answerLines(run *batchRun) {
+func (s *Server) answerLines(ctx context.Context, run *batchRun) {
 	a := &lineAnswer{run: run}
 	run.take = a.take
-	err := run.all()
+	err := run.all(ctx)
 	switch {
 	case errors.Is(err, errGone):
 		panic(http.ErrAbortHandler)
@@ -471,7 +470,7 @@ func (s *Server) answerLines(run *batchRun) {
 
 // predictLines answers JSON lines with JSON lines.
 func (s *Server) predictLines(x *exchange, req *http.Request, e explain) {
-	s.answerLines(s.newBatchRun(x, req, e, rowForm{cut: cutLine, read: readObjects}))
+	s.answerLines(req.Context(), s.newBatchRun(x, req, e, rowForm{cut: cutLine, read: readObjects}))
 }
 
 // predictTable answers CSV with JSON lines.
@@ -483,7 +482,7 @@ func (s *Server) predictTable(x *exchange, req *http.Request, e explain) {
 		refusal.write(x)
 		return
 	}
-	s.answerLines(run)
+	s.answerLines(req.Context(), run)
 }
 
 // header reads the first record of a table, which says what each column is of.

@@ -309,10 +309,11 @@ func TestPublishedPredictionsCountInDriftOnce(t *testing.T) {
 			}
 		}
 		for line := range strings.Lines(string(s.do(t, "POST", "/v1/predict:batch", typeNDJSON, lines.String()).body)) {
-			if row := (BatchRow{}); strings.HasPrefix(line, `{"row"`) {
-				if row = decode[BatchRow](t, []byte(line)); row.Prediction != nil {
-					asked[row.CustomerID] = row.ChurnProbability
-				}
+			if !strings.HasPrefix(line, `{"row"`) {
+				continue
+			}
+			if row := decode[BatchRow](t, []byte(line)); row.Prediction != nil {
+				asked[row.CustomerID] = row.ChurnProbability
 			}
 		}
 		s.stop()
@@ -405,7 +406,9 @@ func TestPredictionsOfAUnitThatFailedAreNeitherPublishedNorCounted(t *testing.T)
 	}
 	defer other.Close()
 	s.do(t, "POST", "/v1/predict", typeJSON, customerJSON(t, 1)) // fenced: given up
-	testkit.Eventually(t, 20*time.Second, func() bool { return strings.Contains(string(s.do(t, "GET", "/metrics", "", "").body), "publish_failed_total 1") }, "the loss is counted")
+	testkit.Eventually(t, 20*time.Second, func() bool {
+		return strings.Contains(string(s.do(t, "GET", "/metrics", "", "").body), "publish_failed_total 1")
+	}, "the loss is counted")
 	s.do(t, "POST", "/v1/predict", typeJSON, customerJSON(t, 2)) // a new producer
 	testkit.Eventually(t, 20*time.Second, func() bool { return published() == 2 }, "the third is published")
 	events := uint32(0)

@@ -154,7 +154,7 @@ func TestConnectionsBeyondTheLimitAreClosed(t *testing.T) {
 	}
 	three := dial()
 	r, err := http.ReadResponse(bufio.NewReader(three), nil)
-	if err != nil || r.StatusCode != 503 {
+	if err != nil || r.StatusCode != http.StatusServiceUnavailable {
 		t.Fatalf("%v %v", r, err)
 	}
 	r.Body.Close()
@@ -173,6 +173,6 @@ func TestConnectionsBeyondTheLimitAreClosed(t *testing.T) {
 			return false
 		}
 		r.Body.Close()
-		return r.StatusCode == 200
+		return r.StatusCode == http.StatusOK
 	}, "a place is free again")
 }

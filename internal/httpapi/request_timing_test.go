@@ -71,7 +71,7 @@ func newTimed(b *testing.B, change ...func(*config.HTTP)) *timed {
 
 // ask sends a body through admission to its operation and gives the status.
 func (t *timed) ask(path, contentType string, body []byte) int {
-	request, err := http.NewRequest(http.MethodPost, path, bytes.NewReader(body)) //nolint:noctx // as httptest.NewRequest
+	request, err := http.NewRequest(http.MethodPost, path, bytes.NewReader(body))
 	if err != nil {
 		return 0
 	}

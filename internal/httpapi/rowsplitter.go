@@ -143,7 +143,6 @@ func cutRecord(s *rowSplitter) (bool, error) {
 	for {
 		at := bytes.IndexByte(s.buf[s.pos:], '\n')
 		if at < 0 {
-			at = len(s.buf) - s.pos
 			if !s.ended {
 				s.quoted = s.quoted != (bytes.Count(s.buf[s.pos:], quote)&1 == 1)
 				s.pos = len(s.buf)

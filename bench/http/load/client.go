@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -44,7 +45,7 @@ const patience = 10 * time.Second
 // ask gives the status of the answer, which it has read to the end; 0: there was none.
 func (c *client) ask(body []byte) (status int) {
 	if c.conn == nil {
-		conn, err := net.DialTimeout("tcp", c.address, patience)
+		conn, err := (&net.Dialer{Timeout: patience}).DialContext(context.Background(), "tcp", c.address)
 		if err != nil {
 			return 0
 		}
