@@ -18,7 +18,7 @@ import sklearn
 from boosters import ROWS, write
 from skl2onnx import convert_sklearn
 from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, Int64TensorType, StringTensorType
-from sklearn import calibration, compose, ensemble, impute, linear_model, neural_network, pipeline, preprocessing, svm, tree
+from sklearn import calibration, compose, decomposition, discriminant_analysis, ensemble, impute, linear_model, naive_bayes, neural_network, pipeline, preprocessing, svm, tree
 from sklearn.multiclass import OneVsRestClassifier
 
 PLANS = ["basic", "plus", "premium", "Größe XXL"]
@@ -109,6 +109,15 @@ def models():
         yield "scale-" + name, 2, pipeline.make_pipeline(step, logistic()), False
     yield "impute", 2, pipeline.make_pipeline(impute.SimpleImputer(), preprocessing.StandardScaler(), logistic()), True
     yield "impute-median-forest", 2, pipeline.make_pipeline(impute.SimpleImputer(strategy="median"), trees(10)), True
+    yield "network-3", 3, neural_network.MLPClassifier((8,), max_iter=100, random_state=1), False
+    yield "bayes", 2, naive_bayes.GaussianNB(), False
+    yield "bayes-3", 3, naive_bayes.GaussianNB(), False
+    yield "calibrated-bayes", 2, calibration.CalibratedClassifierCV(naive_bayes.GaussianNB(), cv=2), False
+    yield "vote-bayes", 2, ensemble.VotingClassifier([("a", logistic()), ("b", trees()), ("c", naive_bayes.GaussianNB())], voting="soft", flatten_transform=False), False
+    yield "adaboost-regression", 0, ensemble.AdaBoostRegressor(n_estimators=10, random_state=1), False
+    yield "vote-regression", 0, ensemble.VotingRegressor([("a", linear_model.Ridge()), ("b", tree.DecisionTreeRegressor(max_depth=3, random_state=1))]), False
+    yield "discriminant", 2, discriminant_analysis.LinearDiscriminantAnalysis(), False
+    yield "components", 2, pipeline.make_pipeline(preprocessing.StandardScaler(), decomposition.PCA(3, random_state=1), logistic()), False
 
 
 def run(model, inputs):

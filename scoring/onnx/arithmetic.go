@@ -77,9 +77,7 @@ func softmax(x, out []float64) {
 	sum := float32(0)
 	for i, v := range x {
 		e := float32(v) - largest
-		if e == e {
-			e = power2(max(-88.3762626647949, e))
-		}
+		e = exponential(e)
 		out[i] = float64(e)
 		sum += e
 	}

@@ -450,21 +450,28 @@ func makeArrayFeatureExtractor(c *call) ([]*value, operation, error) {
 			}
 		}, nil
 	}
-	if x.size() != n || index.size() != 1 {
-		return nil, nil, fmt.Errorf("elements of %v at %v, want one index a row", x.shape(), index.shape())
+	if x.size() != n || index.axis != 0 && index.size() != 1 {
+		return nil, nil, fmt.Errorf("elements of %v at %v, want indices of rows", x.shape(), index.shape())
 	}
-	out, err := shaped(x.dtype, []int{1, rows})
+	// The indices of all rows stand behind each other.
+	dims := []int{1, rows}
+	if index.size() != 1 {
+		dims = []int{1, rows, index.size()}
+	}
+	out, err := shaped(x.dtype, dims)
 	if err != nil {
 		return nil, nil, err
 	}
 	return []*value{out}, func(f *frame) {
 		for r := range f.n {
-			to, from, k := f.row(out, r), f.row(x, r), f.row(index, r)[0]
-			if !(k >= 0 && k < float64(n)) {
-				refuse(to)
-				continue
+			to, from := f.row(out, r), f.row(x, r)
+			for i, k := range f.row(index, r) {
+				if !(k >= 0 && k < float64(n)) {
+					refuse(to)
+					break
+				}
+				to[i] = from[int(k)]
 			}
-			to[0] = from[int(k)]
 		}
 	}, nil
 }

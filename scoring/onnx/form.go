@@ -3,6 +3,7 @@ package onnx
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 )
 
@@ -19,6 +20,7 @@ func addForms(o map[string]maker) {
 	o[":Slice"] = makeSlice
 	o[":Gather"] = makeGather
 	o[":Expand"] = makeExpand
+	o[":GatherElements"] = makeGatherElements
 }
 
 func makeConstant(c *call) ([]*value, operation, error) {
@@ -551,6 +553,40 @@ func makeGather(c *call) ([]*value, operation, error) {
 						continue
 					}
 					copy(part, from[(o*n+int(k))*inner:])
+				}
+			}
+		}
+	}, nil
+}
+
+// makeGatherElements takes columns of rows, each row those that its own indices name.
+func makeGatherElements(c *call) ([]*value, operation, error) {
+	if err := c.need(2, 2); err != nil {
+		return nil, nil, err
+	}
+	x, index := c.in[0], c.in[1]
+	axis, err := c.integer("axis", 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	at, err := axisOf(axis, len(x.dims))
+	if err != nil {
+		return nil, nil, err
+	}
+	if index.dtype != integers || len(x.dims) != 2 || len(index.dims) != 2 || x.axis != 0 || index.axis != 0 || at != 1 {
+		return nil, nil, fmt.Errorf("elements of %v at %v along axis %d cannot be taken, columns of rows can", x.shape(), index.shape(), at)
+	}
+	n := float64(x.dims[1])
+	out := like(index, x.dtype)
+	return []*value{out}, func(f *frame) {
+		for r := range f.n {
+			to, from := f.row(out, r), f.row(x, r)
+			for i, k := range f.row(index, r) {
+				if k < 0 {
+					k += n
+				}
+				if to[i] = math.NaN(); k >= 0 && k < n {
+					to[i] = from[int(k)]
 				}
 			}
 		}

@@ -92,10 +92,16 @@ func makeMatMul(c *call) ([]*value, operation, error) {
 	if err := errors.Join(isFloat(x.dtype), isFloat(m.dtype)); err != nil || x.dtype != m.dtype {
 		return nil, nil, fmt.Errorf("%q is of type %s, %q of type %s: want floats of one type", x.name, x.dtype, m.name, m.dtype)
 	}
-	if m.constant == nil || len(m.dims) != 2 || m.dims[0] != width || len(x.dims) != 2 {
+	if m.constant == nil || len(m.dims) < 1 || len(m.dims) > 2 || m.dims[0] != width || len(x.dims) != 2 {
 		return nil, nil, fmt.Errorf("%v times %v, want rows times a constant matrix", x.shape(), m.shape())
 	}
-	return c.product(x, &product{double: x.dtype == float64s, weights: columns(m.constant, width), width: width}, m.dims[1])
+	p := &product{double: x.dtype == float64s, weights: columns(m.constant, width), width: width}
+	if len(m.dims) == 2 {
+		return c.product(x, p, m.dims[1])
+	}
+	out, run, err := c.product(x, p, 1)
+	out[0].dims = out[0].dims[:1]
+	return out, run, err
 }
 
 func makeGemm(c *call) ([]*value, operation, error) {

@@ -1,25 +1,30 @@
 package onnx
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 )
 
 func addReductions(o map[string]maker) {
-	add := func(t dtype, sum, x float64) float64 { return t.round(sum + x) }
-	o[":ReduceSum"] = reduction(0, add, nil)
-	o[":ReduceMean"] = reduction(0, add, func(t dtype, x float64, n int) float64 { return quotient(t, x, float64(n)) })
-	o[":ReduceProd"] = reduction(1, func(t dtype, sum, x float64) float64 { return t.round(sum * x) }, nil)
-	o[":ReduceMax"] = reduction(math.Inf(-1), func(_ dtype, most, x float64) float64 { return math.Max(most, x) }, nil)
-	o[":ReduceMin"] = reduction(math.Inf(1), func(_ dtype, least, x float64) float64 { return math.Min(least, x) }, nil)
-	o[":ReduceL1"] = reduction(0, func(t dtype, sum, x float64) float64 { return t.round(sum + math.Abs(x)) }, nil)
-	square := func(t dtype, sum, x float64) float64 { return t.round(sum + t.round(x*x)) }
-	o[":ReduceSumSquare"] = reduction(0, square, nil)
-	o[":ReduceL2"] = reduction(0, square, func(_ dtype, x float64, _ int) float64 { return math.Sqrt(x) })
+	itself := func(_ dtype, x float64) float64 { return x }
+	add := func(t dtype, x, y float64) float64 { return t.round(x + y) }
+	o[":ReduceSum"] = reduction(itself, add, nil)
+	o[":ReduceMean"] = reduction(itself, add, func(t dtype, x float64, n int) float64 { return quotient(t, x, float64(n)) })
+	o[":ReduceProd"] = reduction(itself, func(t dtype, x, y float64) float64 { return t.round(x * y) }, nil)
+	o[":ReduceMax"] = reduction(itself, func(_ dtype, x, y float64) float64 { return math.Max(x, y) }, nil)
+	o[":ReduceMin"] = reduction(itself, func(_ dtype, x, y float64) float64 { return math.Min(x, y) }, nil)
+	o[":ReduceL1"] = reduction(func(_ dtype, x float64) float64 { return math.Abs(x) }, add, nil)
+	square := func(t dtype, x float64) float64 { return t.round(x * x) }
+	o[":ReduceSumSquare"] = reduction(square, add, nil)
+	o[":ReduceL2"] = reduction(square, add, func(_ dtype, x float64, _ int) float64 { return math.Sqrt(x) })
 	o[":ReduceLogSumExp"] = makeLogSumExp
 	o[":ArgMax"] = extreme(func(x, best float64) bool { return x > best })
 	o[":ArgMin"] = extreme(func(x, best float64) bool { return x < best })
+	o[":CumSum"] = makeCumSum
+	o[":TopK"] = makeTopK
 	o[":Softmax"] = makeSoftmax
 	o[":LpNormalization"] = makeLpNormalization
 }
@@ -79,28 +84,87 @@ func (c *call) groups(x *value, axes []int64, keep bool) (out *value, order []in
 	return out, order, each, nil
 }
 
-func reduction(start float64, step func(t dtype, sum, x float64) float64, finish func(t dtype, x float64, n int) float64) maker {
+// reduction makes an operator that joins what is made of the elements.
+func reduction(element func(t dtype, x float64) float64, join func(t dtype, x, y float64) float64, finish func(t dtype, x float64, n int) float64) maker {
 	return func(c *call) ([]*value, operation, error) {
 		x, out, order, each, err := c.reduce()
 		if err != nil {
 			return nil, nil, err
 		}
+		t := x.dtype
+		joined := func(x, y float64) float64 { return join(t, x, y) }
+		// Elements that stand behind each other are joined in the order of vector instructions.
+		lanes := 1
+		if order[each-1]-order[0] == int32(each-1) {
+			lanes = lanesOf(t)
+		}
 		return []*value{out}, func(f *frame) {
+			f.memory = slices.Grow(f.memory[:0], each)[:each]
 			for r := range f.n {
 				to, from := f.row(out, r), f.row(x, r)
 				for i := range to {
-					sum := start
-					for _, k := range order[i*each : (i+1)*each] {
-						sum = step(x.dtype, sum, from[k])
+					for k, at := range order[i*each : (i+1)*each] {
+						f.memory[k] = element(t, from[at])
 					}
+					to[i] = reduced(f.memory, lanes, joined)
 					if finish != nil {
-						sum = x.dtype.round(finish(x.dtype, sum, each))
+						to[i] = t.round(finish(t, to[i], each))
 					}
-					to[i] = sum
 				}
 			}
 		}, nil
 	}
+}
+
+// lanesOf is how many elements an SSE register holds, which Eigen sums by.
+func lanesOf(t dtype) int {
+	switch t {
+	case float32s:
+		return 4
+	case float64s:
+		return 2
+	case integers, booleans, texts:
+	}
+	return 1
+}
+
+// reduced joins a list, of one element at least, as Eigen's redux does, which ONNX Runtime reduces by: two registers in turn, then both,
+// then the halves, then what is left over. (It begins where an address is a multiple of 16, which for some widths depends on the row; here
+// it begins at the first element.) It writes to the list.
+func reduced(list []float64, lanes int, join func(x, y float64) float64) float64 {
+	whole := len(list) / lanes * lanes
+	if lanes == 1 || whole == 0 {
+		whole = 1
+	} else {
+		first := list[:lanes]
+		if whole > lanes {
+			second := list[lanes : 2*lanes]
+			at := 2 * lanes
+			for ; at+2*lanes <= whole; at += 2 * lanes {
+				for k := range first {
+					first[k], second[k] = join(first[k], list[at+k]), join(second[k], list[at+lanes+k])
+				}
+			}
+			for k := range first {
+				first[k] = join(first[k], second[k])
+			}
+			if at < whole {
+				for k := range first {
+					first[k] = join(first[k], list[at+k])
+				}
+			}
+		}
+		for half := lanes / 2; half > 0; half /= 2 {
+			for k := range half {
+				first[k] = join(first[k], first[k+half])
+			}
+		}
+	}
+	out := list[0]
+	for _, x := range list[whole:] {
+		out = join(out, x)
+	}
+	return out
 }
 
 func (c *call) reduce() (x, out *value, order []int32, each int, err error) {
@@ -193,6 +257,97 @@ func extreme(better func(x, best float64) bool) maker {
 			}
 		}, nil
 	}
+}
+
+// makeCumSum adds each column of rows to those before it.
+func makeCumSum(c *call) ([]*value, operation, error) {
+	if err := c.need(2, 2); err != nil {
+		return nil, nil, err
+	}
+	x := c.in[0]
+	if err := isNumber(x.dtype); err != nil {
+		return nil, nil, err
+	}
+	axis, err := whole(c.in[1])
+	if err != nil {
+		return nil, nil, err
+	}
+	exclusive, err := c.integer("exclusive", 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	reverse, err := c.integer("reverse", 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	if len(axis) != 1 || axis[0] != 1 && axis[0] != -1 || len(x.dims) != 2 || x.axis != 0 || exclusive != 0 || reverse != 0 {
+		return nil, nil, fmt.Errorf("sums of %v along the axis %v, exclusive %d, reverse %d, are not supported, those of the columns of rows are", x.shape(), axis, exclusive, reverse)
+	}
+	out, t := like(x, x.dtype), x.dtype
+	return []*value{out}, func(f *frame) {
+		for r := range f.n {
+			to, sum := f.row(out, r), 0.0
+			for i, v := range f.row(x, r) {
+				sum = t.round(sum + v)
+				to[i] = sum
+			}
+		}
+	}, nil
+}
+
+// makeTopK orders the columns of rows and gives the first ones, and their places. Of equal ones the first one comes first.
+func makeTopK(c *call) ([]*value, operation, error) {
+	if err := c.need(2, 2); err != nil {
+		return nil, nil, err
+	}
+	x := c.in[0]
+	if err := isNumber(x.dtype); err != nil {
+		return nil, nil, err
+	}
+	k, err := whole(c.in[1])
+	if err != nil {
+		return nil, nil, err
+	}
+	axis, err := c.integer("axis", -1)
+	if err != nil {
+		return nil, nil, err
+	}
+	largest, err := c.integer("largest", 1)
+	if err != nil {
+		return nil, nil, err
+	}
+	sorted, err := c.integer("sorted", 1)
+	if err != nil {
+		return nil, nil, err
+	}
+	at, err := axisOf(axis, len(x.dims))
+	if err != nil {
+		return nil, nil, err
+	}
+	if at != 1 || len(x.dims) != 2 || x.axis != 0 || len(k) != 1 || k[0] < 0 || k[0] > int64(x.dims[1]) || sorted != 1 {
+		return nil, nil, fmt.Errorf("the %v first ones of %v along axis %d, sorted %d, are not supported, those of the columns of rows in order are", k, x.shape(), at, sorted)
+	}
+	n := int(k[0])
+	values, places := ofRows(x.dtype, n), ofRows(integers, n)
+	return []*value{values, places}, func(f *frame) {
+		f.memory = slices.Grow(f.memory[:0], x.dims[1])[:x.dims[1]]
+		order := f.memory
+		for r := range f.n {
+			from := f.row(x, r)
+			for i := range order {
+				order[i] = float64(i)
+			}
+			slices.SortStableFunc(order, func(a, b float64) int {
+				if largest != 0 {
+					a, b = b, a
+				}
+				return cmp.Compare(from[int(a)], from[int(b)])
+			})
+			for i, at := range order[:n] {
+				f.row(values, r)[i], f.row(places, r)[i] = from[int(at)], at
+			}
+		}
+	}, nil
 }
 
 func makeSoftmax(c *call) ([]*value, operation, error) {
