@@ -68,12 +68,15 @@ def export(
     held_out_rows: int | None = None,
     git_commit: str | None = None,
     annotations: Mapping[str, str] | None = None,
+    customers: Sequence[Any] | None = None,
 ) -> str:
     """Write a fitted scikit-learn classifier or pipeline as a model artefact and return its digest.
 
     reference_rows are rows of the training population as the pipeline takes them, best all of them: profile and
     background are theirs, and up to 300 of them, with their probabilities by scikit-learn, become the reference rows
     that churnstream scores when it loads the model. path is a directory that does not exist yet or is empty.
+
+    customers holds the key of each reference row's customer, if one has several rows: they count once in the profile.
 
     label says what the probability is about: a sentence, or a mapping with column, positive (the class that means
     churn; by default the last of classes_), definition and horizon.
@@ -96,7 +99,7 @@ def export(
     library = rows.score(positive)
     files = {
         "model.json": _json({"steps": program.steps, "output": output}),
-        "profile.json": _json(build_profile(rows.names, rows.kinds, rows.columns(), library), indent=1),
+        "profile.json": _json(rows.profile(library, float(threshold), customers, positive), indent=1),
         "reference.jsonl": rows.reference(library, positive),
     }
     manifest: dict[str, Any] = {
@@ -326,6 +329,53 @@ class _Rows:
         if hasattr(self.pipeline, "predict_proba"):
             return [float(p) for p in out[:, classes.index(str(positive))]]
         return [1.0 if str(p) == str(positive) else 0.0 for p in out]
+
+    def profile(
+        self, scores: list[float], threshold: float, customers: Sequence[Any] | None, positive: Any
+    ) -> dict[str, Any]:
+        if customers is not None and len(customers) != len(scores):
+            raise ExportError(f"customers: {len(customers)} keys for {len(scores)} reference rows")
+        parts = self.contributions(positive)
+        return build_profile(self.names, self.kinds, self.columns(), scores, threshold, customers, parts)
+
+    def contributions(self, positive: Any) -> list[list[float]] | None:
+        """What each input adds to each row's margin, about its mean; None unless the margin is a sum over the inputs."""
+        if self.parts(self.frame.head(64), positive) is None:  # most are no sum: soon seen
+            return None
+        parts = self.parts(self.frame, positive)
+        return None if parts is None else [[float(p) for p in row] for row in parts]
+
+    def parts(self, frame: pd.DataFrame, positive: Any) -> Any:
+        """For a sum, an input's part in a row is the row's margin less the one with another row's value of the input, up
+        to a constant; whether the parts add up to the margins again shows whether it is one."""
+        margin = self.margins(frame, positive)
+        parts = []
+        for name in self.names if margin is not None else []:
+            other = frame.copy()
+            other[name] = frame[name].iloc[[0]].repeat(len(other)).set_axis(other.index)
+            try:
+                moved = self.margins(other, positive)
+            except Exception:  # whatever the library raises: it refuses the combination
+                return None
+            if moved is None:
+                return None
+            parts.append(margin - moved - (margin - moved).mean())
+        if not parts:
+            return None
+        together = np.column_stack(parts)
+        off = np.abs(together.sum(axis=1) + margin.mean() - margin).max()
+        return together if off <= 1e-8 * (1 + np.abs(margin).max()) else None
+
+    def margins(self, frame: pd.DataFrame, positive: Any) -> Any:
+        """Log-odds of churn, one a row; None if there are more than two classes or a probability is 0 or 1."""
+        classes = [str(c) for c in self.pipeline.classes_]
+        if len(classes) != 2:
+            return None
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
+            p = np.asarray(self.probabilities(frame, positive))
+            margin = np.log(p) - np.log1p(-p)
+        return margin if np.isfinite(margin).all() else None
 
     def columns(self) -> list[list[Any]]:
         return [_values(self.frame[n], k) for n, k in zip(self.names, self.kinds)]

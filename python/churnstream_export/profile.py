@@ -15,26 +15,72 @@ MAX_REST = 10_000
 MAX_CATEGORY_BYTES = 256
 
 
-def profile(names: Sequence[str], kinds: Sequence[str], columns: Sequence[list[Any]], scores: list[float]) -> dict[str, Any]:
-    """Places and counts of every input, then of the score. Missing values are None."""
+def profile(
+    names: Sequence[str],
+    kinds: Sequence[str],
+    columns: Sequence[list[Any]],
+    scores: list[float],
+    threshold: float | None = None,
+    customers: Sequence[Any] | None = None,
+    contributions: Sequence[Sequence[float]] | None = None,
+) -> dict[str, Any]:
+    """Places and counts of every input, then of the score, then of the decision. Missing values are None.
+
+    customers holds the key of each row's customer: rows of one customer are no independent ones. contributions holds a
+    list for each row with what each input adds to its margin.
+    """
     features = []
-    for name, kind, values in zip(names, kinds, columns):
+    for i, (name, kind, values) in enumerate(zip(names, kinds, columns)):
         if name == "score":
             raise ExportError('an input is called "score", which is the name of the model\'s probability; rename it')
         if kind == "category":
-            features.append(_category(name, values))
+            feature, places = _category(name, values)
         elif kind == "boolean":
-            yes = sum(1 for v in values if v)
-            missing = sum(1 for v in values if v is None)
-            counts = [len(values) - yes - missing, yes, missing]
-            features.append({"name": name, "kind": kind, "places": ["false", "true", "missing"], "counts": counts})
+            feature = {"name": name, "kind": kind, "places": ["false", "true", "missing"]}
+            places = [2 if v is None else int(bool(v)) for v in values]
         else:
-            features.append(_number(name, kind, values))
-    features.append(_number("score", "number", list(scores)))
-    return {"format": 1, "events": len(scores), "features": features}
+            feature, places = _number(name, kind, values)
+        feature["counts"] = _counted(feature, places)
+        if contributions is not None:
+            feature["contributions"] = _means(feature, places, [row[i] for row in contributions])
+        features.append(feature)
+    feature, places = _number("score", "number", list(scores))
+    features.append({**feature, "counts": _counted(feature, places)})
+    out: dict[str, Any] = {"format": 1, "events": len(scores), "design_effect": _design_effect(customers)}
+    if threshold is not None and 0 < threshold < 1 and "decision" not in names:
+        out["threshold"] = float(threshold)
+        churn = sum(1 for p in scores if p >= threshold)
+        counts = [len(scores) - churn, churn]
+        features.append({"name": "decision", "kind": "boolean", "places": ["retain", "churn"], "counts": counts})
+    return {**out, "features": features}
 
 
-def _category(name: str, values: list[Any]) -> dict[str, Any]:
+def _counted(feature: dict[str, Any], places: list[int]) -> list[int]:
+    counts = [0] * len(feature["places"])
+    for place in places:
+        counts[place] += 1
+    return counts
+
+
+def _means(feature: dict[str, Any], places: list[int], contributions: list[float]) -> list[float]:
+    """The mean contribution of each place; 0 where no row is."""
+    sums = [0.0] * len(feature["places"])
+    for place, contribution in zip(places, contributions):
+        sums[place] += contribution
+    return [total / max(1, n) for total, n in zip(sums, feature["counts"])]
+
+
+def _design_effect(customers: Sequence[Any] | None) -> float:
+    """Rows that are worth one independent customer: L. Kish's sum of m*m over the sum of m, m rows a customer."""
+    if customers is None:
+        return 1.0
+    rows: dict[Any, int] = {}
+    for customer in customers:
+        rows[customer] = rows.get(customer, 0) + 1
+    return sum(m * m for m in rows.values()) / sum(rows.values())
+
+
+def _category(name: str, values: list[Any]) -> tuple[dict[str, Any], list[int]]:
     frequency: dict[str, int] = {}
     for v in values:
         if v is not None:
@@ -43,40 +89,40 @@ def _category(name: str, values: list[Any]) -> dict[str, Any]:
             frequency[v] = frequency.get(v, 0) + 1
     ordered = sorted(frequency, key=lambda v: (-frequency[v], v.encode()))
     top, rest = ordered[:CATEGORIES], ordered[CATEGORIES : CATEGORIES + MAX_REST]
-    unseen = sum(frequency[v] for v in ordered[CATEGORIES + MAX_REST :])
-    counts = [frequency[v] for v in top]
+    place = {v: i for i, v in enumerate(top)}
     places = [_quoted(v) for v in top]
     if rest:
-        counts.append(sum(frequency[v] for v in rest))
+        place.update((v, len(top)) for v in rest)
         places.append("other")
-    counts += [unseen, sum(1 for v in values if v is None)]
     places += ["unseen", "missing"]
+    missing = len(places) - 1
     out: dict[str, Any] = {"name": name, "kind": "category"}
     if top:
         out["categories"] = top
     if rest:
         out["rest"] = rest
-    return {**out, "places": places, "counts": counts}
+    return {**out, "places": places}, [missing if v is None else place.get(v, missing - 1) for v in values]
 
 
 def _quoted(value: str) -> str:
     return f'"{value}"' if value in ("missing", "unseen", "other", "") or value.startswith('"') else value
 
 
-def _number(name: str, kind: str, values: list[Any]) -> dict[str, Any]:
+def _number(name: str, kind: str, values: list[Any]) -> tuple[dict[str, Any], list[int]]:
     finite = sorted(v + 0.0 for v in values if v is not None and math.isfinite(v))
     low, high = (finite[0], finite[-1]) if finite else (0.0, 0.0)
     edges = _edges(finite, high)
-    counts = [0] * (len(edges) + 4)  # under, bins, over, missing
+    missing = len(edges) + 3  # behind under, the bins, over
+    taken = []
     for v in values:
         if v is None or math.isnan(v):
-            counts[-1] += 1
+            taken.append(missing)
         elif v < low:
-            counts[0] += 1
+            taken.append(0)
         elif v > high:
-            counts[-2] += 1
+            taken.append(missing - 1)
         else:
-            counts[1 + _bin(edges, v)] += 1
+            taken.append(1 + _bin(edges, v))
     bounds = [_shown(kind, b) for b in (low, *edges, high)]
     places = [f"< {bounds[0]}"]
     places += [f"{'[' if i == 0 else '('}{bounds[i]}, {bounds[i + 1]}]" for i in range(len(edges) + 1)]
@@ -88,7 +134,11 @@ def _number(name: str, kind: str, values: list[Any]) -> dict[str, Any]:
         out["maximum"] = high
     if edges:
         out["edges"] = edges
-    return {**out, "places": places, "counts": counts}
+    if finite and taken.count(missing) + len(finite) == len(values):  # an infinite value has no mean
+        mean = math.fsum(finite) / len(finite)
+        out["mean"] = mean
+        out["deviation"] = math.sqrt(math.fsum((v - mean) ** 2 for v in finite) / max(1, len(finite) - 1))
+    return {**out, "places": places}, taken
 
 
 def _edges(finite: list[float], high: float) -> list[float]:

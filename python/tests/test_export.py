@@ -95,13 +95,46 @@ def test_the_profile_counts_every_row_once(customers: Any, tmp_path: Path) -> No
     export(usual().fit(frame, churn), frame, tmp_path / "m", label="left", horizon="30d")
     profile = read(tmp_path / "m", "profile.json")
     assert profile["events"] == len(frame)
-    assert [f["name"] for f in profile["features"]] == [*frame.columns, "score"]
+    assert [f["name"] for f in profile["features"]] == [*frame.columns, "score", "decision"]
     for feature in profile["features"]:
         assert sum(feature["counts"]) == len(frame), feature["name"]
         assert len(feature["counts"]) == len(feature["places"]) == len(set(feature["places"]))
     country = profile["features"][4]
     assert country["counts"][-1] == int(frame.country.isna().sum())
     assert country["counts"][country["categories"].index("NA")] == int((frame.country == "NA").sum())
+
+
+def test_the_profile_is_the_one_of_the_command(customers: Any, tmp_path: Path, churnstream: str) -> None:
+    """Threshold, means and contributions, too: of a sum by its parts, of a forest none."""
+    frame, churn = customers
+    frame.to_csv(tmp_path / "rows.csv", index=False)
+    for name, last in {"sum": LogisticRegression(), "forest": RandomForestClassifier(5, max_depth=3, random_state=1)}.items():
+        export(usual(last).fit(frame, churn), frame, tmp_path / name, label="left", horizon="30d", threshold=0.4)
+        ours = read(tmp_path / name, "profile.json")
+        command = [churnstream, "drift", "profile", "--model", str(tmp_path / name), "--input", str(tmp_path / "rows.csv")]
+        theirs = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        assert ours["threshold"] == theirs["threshold"] == 0.4
+        assert ours["design_effect"] == theirs["design_effect"] == 1
+        for a, b in zip(ours["features"], theirs["features"], strict=True):
+            assert (a["name"], a["counts"]) == (b["name"], b["counts"])
+            for key in ("mean", "deviation"):
+                assert (key in a) == (key in b), a["name"]
+                if key in a:
+                    assert a[key] == pytest.approx(b[key], rel=1e-12), a["name"]
+            explained = name == "sum" and a["name"] not in ("score", "decision")
+            assert ("contributions" in a) == explained
+            if explained:
+                assert a["contributions"] == pytest.approx(b["contributions"], abs=1e-8), a["name"]
+
+
+def test_rows_of_one_customer_count_once(customers: Any, tmp_path: Path) -> None:
+    frame, churn = customers
+    model = usual().fit(frame, churn)
+    keys = [i // 4 for i in range(len(frame))]
+    export(model, frame, tmp_path / "m", label="left", horizon="30d", customers=keys)
+    assert read(tmp_path / "m", "profile.json")["design_effect"] == 4
+    with pytest.raises(ExportError, match="customers: 3 keys for 400"):
+        export(model, frame, tmp_path / "n", label="left", horizon="30d", customers=keys[:3])
 
 
 @pytest.mark.parametrize(
