@@ -48,6 +48,12 @@ type Accumulator struct {
 	dropped   []bucketName // restored buckets that say nothing any more: to be deleted with the next states
 	tally     Tally
 
+	// others are the keys of what other models counted of this partition, and the newest bucket from which on no window
+	// can hold it any more; othersDue is the least of them, and departed those that the last States called deleted.
+	others    map[string]int64
+	othersDue int64
+	departed  []string
+
 	// Pending since the last Commit or Discard. There is at most one delta a bucket of the rings.
 	latest       int64 // ms; see SetClock
 	newest       int64 // the newest bucket, pending ones included
@@ -89,7 +95,7 @@ func NewAccumulator(profile *Profile, contract schemas.Contract, cfg WindowConfi
 	a := &Accumulator{
 		source: source, window: cfg, counter: counter, profile: profile, metrics: metrics,
 		committed: newRings(cfg, profile), newest: noBucket, latest: math.MaxInt64,
-		sum: newCells(profile),
+		sum: newCells(profile), others: map[string]int64{}, othersDue: math.MaxInt64,
 	}
 	a.state = schemas.DriftState{
 		ModelDigest: source.ModelDigest, Topic: source.Topic, Partition: source.Partition,
@@ -110,12 +116,16 @@ func NewAccumulator(profile *Profile, contract schemas.Contract, cfg WindowConfi
 func (a *Accumulator) SetClock(now int64) { a.latest = now + a.window.Ahead.Milliseconds() }
 
 // Restore takes over the counts of one bucket that an earlier owner of the partition committed. It is called before the
-// first Observe, in any order; of two states of one bucket the one that counted further wins. States of other models,
-// partitions and widths are ignored.
+// first Observe, in any order; of two states of one bucket the one that counted further wins. States of other partitions
+// are ignored. Those of other models and widths are only remembered: once they are older than any window, which whoever
+// counts for that model would find too, States calls them deleted.
 func (a *Accumulator) Restore(state *schemas.DriftState) error {
 	level := a.window.level(state.BucketWidth)
-	if state.ModelDigest != a.source.ModelDigest || state.Topic != a.source.Topic ||
-		state.Partition != a.source.Partition || level < 0 {
+	if state.Topic != a.source.Topic || state.Partition != a.source.Partition {
+		return nil
+	}
+	if state.ModelDigest != a.source.ModelDigest || level < 0 {
+		a.remember(state, level)
 		return nil
 	}
 	if len(a.deltas) > 0 {
@@ -128,6 +138,28 @@ func (a *Accumulator) Restore(state *schemas.DriftState) error {
 	a.newest = a.committed.newest
 	return nil
 }
+
+// maxOthers bounds the memory for the states of other models: hundreds of models.
+const maxOthers = 50_000
+
+// remember keeps the key of another model's bucket and when no window can hold it any more. The rings of another width are
+// not known: it is taken for the finest of the usual ones, which lasts longest.
+func (a *Accumulator) remember(state *schemas.DriftState, level int) {
+	if len(a.others) >= maxOthers || state.BucketWidth <= 0 || state.BucketStart < 0 {
+		return
+	}
+	lasts := 8 * 1440 * 1000 * int64(state.BucketWidth)
+	if level >= 0 {
+		coarsest := a.window.Rings[len(a.window.Rings)-1]
+		lasts = coarsest.Width.Milliseconds() * int64(coarsest.Buckets+1)
+	}
+	due := state.BucketStart + lasts
+	a.others[string(state.AppendKey(nil))] = due
+	a.othersDue = min(a.othersDue, due)
+}
+
+// Deleted takes note that the record of a key has been deleted from the state topic.
+func (a *Accumulator) Deleted(key []byte) { delete(a.others, string(key)) }
 
 // Observe counts one event: its offset, its time in ms since the epoch, its key (nil or empty: no customer), its inputs
 // as decoded and the model's probability. Offsets ascend within a transaction. It does not allocate in the steady state.
@@ -238,7 +270,7 @@ func (a *Accumulator) advance(newest int64) {
 
 // States shows what the state topic has to hold once the transaction commits: the absolute counts of every bucket that
 // pending events touched, coarse ones first, and a nil state for every bucket that fell off its ring, whose record is to be
-// deleted. Key and state are valid during the call only. It may be called again with the same result until Commit or
+// deleted, as it is for what other models counted before any window. Key and state are valid during the call only. It may be called again with the same result until Commit or
 // Discard.
 func (a *Accumulator) States(emit func(key []byte, state *schemas.DriftState) error) error {
 	for level := len(a.committed.levels) - 1; level >= 0; level-- {
@@ -266,6 +298,20 @@ func (a *Accumulator) States(emit func(key []byte, state *schemas.DriftState) er
 			if err := a.emit(name, 0, 0, nil, emit); err != nil {
 				return err
 			}
+		}
+	}
+	a.departed = a.departed[:0]
+	if a.newest < a.othersDue {
+		return nil
+	}
+	for key, due := range a.others {
+		if a.newest >= due {
+			a.departed = append(a.departed, key)
+		}
+	}
+	for _, key := range a.departed {
+		if err := emit([]byte(key), nil); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -351,11 +397,26 @@ func (a *Accumulator) Commit() {
 	}
 	a.committed.newest = a.newest
 	a.dropped = a.dropped[:0]
+	a.depart()
 	a.tally.add(a.pendingTally)
 	if a.metrics != nil {
 		a.metrics.addTally(a.pendingTally)
 	}
 	a.release()
+}
+
+// depart forgets the keys that the last States called deleted.
+func (a *Accumulator) depart() {
+	if len(a.departed) == 0 {
+		return
+	}
+	for _, key := range a.departed {
+		delete(a.others, key)
+	}
+	a.departed, a.othersDue = a.departed[:0], math.MaxInt64
+	for _, due := range a.others {
+		a.othersDue = min(a.othersDue, due)
+	}
 }
 
 // Discard forgets the pending events, after the transaction was aborted. They may be shown again.
@@ -364,6 +425,7 @@ func (a *Accumulator) Discard() {
 		a.committed.find(name.level, name.start).leaving = false
 	}
 	a.newest = a.committed.newest
+	a.departed = a.departed[:0]
 	a.release()
 }
 

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -351,4 +352,53 @@ func TestStateTopicEqualsARecountAfterCommitsAbortsAndCrashes(t *testing.T) {
 func TestPartitionStaysSmall(t *testing.T) {
 	a, _, _ := newAccumulator(t, minutes)
 	require.Less(t, a.Size(), 300<<10)
+}
+
+// TestWhatOtherModelsCountedIsDeletedOnceNoWindowCanHoldIt: not before, since a worker with that model may own the
+// partition again.
+func TestWhatOtherModelsCountedIsDeletedOnceNoWindowCanHoldIt(t *testing.T) {
+	const day = 1440 * minute
+	a, _, _ := newAccumulator(t, minutes)
+	foreign := func(digest string, width int32, start int64) string {
+		state := &schemas.DriftState{ModelDigest: digest, Topic: a.source.Topic, Partition: a.source.Partition, BucketWidth: width, BucketStart: start}
+		require.NoError(t, a.Restore(state))
+		return string(state.AppendKey(nil))
+	}
+	first := foreign("old", 60, 0)
+	second := foreign("older", 86400, day)
+	own := foreign(a.source.ModelDigest, 30, 0) // of another width: 4 days
+	gone := foreign("old", 3600, 0)
+	a.Deleted([]byte(gone))
+	elsewhere := &schemas.DriftState{ModelDigest: "old", Topic: a.source.Topic, Partition: a.source.Partition + 1, BucketWidth: 60}
+	require.NoError(t, a.Restore(elsewhere))
+
+	offset := int64(0)
+	deleted := func(at int64) (keys []string) {
+		t.Helper()
+		observe(a, offset, 1, at)
+		offset++
+		require.NoError(t, a.States(func(key []byte, state *schemas.DriftState) error {
+			if ours := strings.HasPrefix(string(key), a.source.ModelDigest+"/"); state == nil && (!ours || string(key) == own) {
+				keys = append(keys, string(key))
+			}
+			return nil
+		}))
+		slices.Sort(keys)
+		return keys
+	}
+	require.Empty(t, deleted(4*day-minute))
+	a.Commit()
+	require.Equal(t, []string{own}, deleted(4*day))
+	a.Commit()
+	require.Empty(t, deleted(8*day-minute))
+	a.Commit()
+	require.Equal(t, []string{first}, deleted(8*day))
+	a.Discard()
+	require.Equal(t, []string{first}, deleted(8*day), "the transaction was aborted")
+	a.Commit()
+	require.Empty(t, deleted(8*day+minute), "it is deleted")
+	a.Commit()
+	require.Equal(t, []string{second}, deleted(9*day))
+	a.Commit()
+	require.Empty(t, a.others)
 }

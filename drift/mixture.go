@@ -1,6 +1,10 @@
 package drift
 
-import "math"
+import (
+	"math"
+
+	"github.com/churnstream/churnstream/schemas"
+)
 
 // almostOne is the largest part of the window that a mixture may hold: at 1 a place that is empty in the window would be
 // empty in the mixture too, and its index infinite.
@@ -74,11 +78,37 @@ func evidence(divergence, customers, shift float64, places int) float64 {
 	return root * root
 }
 
+// discounted is what evidence is worth that rests on an estimated design effect D. The estimate is D·W with a W that is
+// distributed about as χ²/ν of ν = 63 degrees of freedom, one less than the groups. Evidence x for one D is x/W by another,
+// so that chance gives y with a probability of E[exp(−yW)] = (1 + 2y/ν)^(−ν/2): the evidence is ν/2·ln(1 + 2y/ν). Since D
+// is at least 1, only D−1 is uncertain, and ν is taken as 63·(D/(D−1))². Where every event is another customer's nothing is
+// lost.
+func discounted(evidence, design float64) float64 {
+	if design <= 1 {
+		return evidence
+	}
+	half := designFreedom(design) / 2
+	return half * math.Log1p(evidence/half)
+}
+
+// undiscounted is the evidence that is worth x after the discount.
+func undiscounted(x, design float64) float64 {
+	if design <= 1 {
+		return x
+	}
+	half := designFreedom(design) / 2
+	return half * math.Expm1(x/half)
+}
+
+// designFreedom is for designs above 1.
+func designFreedom(design float64) float64 {
+	certain := design / (design - 1)
+	return (schemas.DriftGroups - 1) * certain * certain
+}
+
 // visible is about the smallest index that gives the evidence x: the inverse of evidence on the line through the
-// reference and the mixture.
+// reference and the mixture, where the two distances add up.
 func visible(x, customers, shift float64, places int) float64 {
 	nu, lambda := float64(places-1), shift*customers
-	distance := math.Sqrt(nu+lambda+2*math.Sqrt((nu+2*lambda)*x)+2*x) - math.Sqrt(lambda)
-	index := math.Sqrt(shift) + distance/math.Sqrt(customers)
-	return index * index
+	return (nu + lambda + 2*math.Sqrt((nu+2*lambda)*x) + 2*x) / customers
 }

@@ -2,10 +2,12 @@ package drift
 
 import (
 	"math"
+	"math/rand/v2"
 	"strconv"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"gonum.org/v1/gonum/stat/distuv"
 	"pgregory.net/rapid"
 )
 
@@ -84,4 +86,42 @@ func TestEvidenceGrowsWithCustomersAndTheSmallestVisibleShiftFalls(t *testing.T)
 		previousEvidence, previousVisible = e, v
 	}
 	require.Zero(t, evidence(0, 1e6, 0.1, 12))
+}
+
+// TestEvidenceIsDiscountedForTheNoiseOfTheDesignEffect: what an estimate W·D makes of evidence that chance gives with
+// probability exp(−x) is given by chance with the probability that the discount says.
+func TestEvidenceIsDiscountedForTheNoiseOfTheDesignEffect(t *testing.T) {
+	const degrees, draws = 63, 400_000
+	random := rand.New(rand.NewPCG(1, 9))
+	chi := distuv.ChiSquared{K: degrees, Src: random}
+	for _, y := range []float64{2, 5, 9} {
+		sum := 0.0
+		for range draws {
+			sum += math.Exp(-y * chi.Rand() / degrees)
+		}
+		require.InEpsilon(t, math.Exp(-discounted(y, 1e9)), sum/draws, 0.03, "evidence %v", y)
+	}
+	require.Equal(t, 17.8, discounted(17.8, 1))
+	for _, design := range []float64{1, 1.0001, 1.2, 5, 22, 1e6} {
+		require.InDelta(t, 17.8, discounted(undiscounted(17.8, design), design), 1e-9)
+		require.LessOrEqual(t, discounted(17.8, 2*design), discounted(17.8, design))
+	}
+	require.InDelta(t, 17.8, discounted(17.8, 1.1), 0.05, "hardly anything is uncertain")
+	require.Zero(t, discounted(0, 22))
+
+	reference := AppendShares(nil, []uint64{1225, 1225, 1225, 1225, 1225, 1225, 1225, 1225, 150, 0, 25, 25})
+	counts := []uint64{70, 70, 80, 100, 140, 180, 230, 300, 60, 30, 5, 2}
+	groups := &Groups{}
+	for g := range groups {
+		groups[g] = uint64(1267/64 + 20*(g%2) - 10)
+	}
+	design := groups.DesignEffect()
+	require.Greater(t, design, 4.0)
+	rule, err := NewReportRule(DefaultRuleConfig(), 10, 0.01)
+	require.NoError(t, err)
+	j := rule.Judge(counts, reference, groups, 1e5)
+	whole := evidence(mix(counts, reference, 0.1).divergence, j.Customers, 0.1, len(counts))
+	require.InDelta(t, discounted(whole, design), j.Evidence, 1e-12)
+	require.Less(t, j.Evidence, 0.95*whole)
+	require.InDelta(t, visible(undiscounted(rule.Needed, design), j.Customers, 0.1, len(counts)), j.Visible, 1e-12)
 }

@@ -124,7 +124,8 @@ func (r *Rule) Judge(counts []uint64, reference []float64, groups *Groups, refer
 		j.Events += c
 	}
 	places := float64(len(counts))
-	j.Customers = float64(j.Events) / groups.DesignEffect()
+	design := groups.DesignEffect()
+	j.Customers = float64(j.Events) / design
 	switch needed := r.cfg.CustomersAPlace * places; {
 	case referenceCustomers < r.cfg.ReferenceAPlace*(places-1)/r.cfg.Shift:
 		j.State = StateInsufficientReference
@@ -137,8 +138,8 @@ func (r *Rule) Judge(counts []uint64, reference []float64, groups *Groups, refer
 		return j
 	}
 	j.PSI = smoothedPSI(counts, reference)
-	j.Evidence = evidence(mix(counts, reference, r.cfg.Shift).divergence, j.Customers, r.cfg.Shift, len(counts))
-	j.Visible = visible(r.Needed, j.Customers, r.cfg.Shift, len(counts))
+	j.Evidence = discounted(evidence(mix(counts, reference, r.cfg.Shift).divergence, j.Customers, r.cfg.Shift, len(counts)), design)
+	j.Visible = visible(undiscounted(r.Needed, design), j.Customers, r.cfg.Shift, len(counts))
 	if j.Evidence > r.Needed {
 		j.State = StateDrifting
 	}

@@ -53,7 +53,7 @@ func TestDriftReachesTheWebhookThroughRealServers(t *testing.T) {
 	dir := t.TempDir()
 	rules, err := os.ReadFile("rules.yml")
 	require.NoError(t, err)
-	quick := strings.NewReplacer("interval: 1m", "interval: 1s", "[1h]", "[8s]", "for: 15m", "for: 2s").Replace(string(rules))
+	quick := strings.NewReplacer("interval: 1m", "interval: 1s", "[1h]", "[8s]", "for: 5m", "for: 2s").Replace(string(rules))
 	write := func(name, text string) string {
 		path := filepath.Join(dir, name)
 		require.NoError(t, os.WriteFile(path, []byte(text), 0o600))

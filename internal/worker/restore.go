@@ -50,6 +50,12 @@ func (w *Worker) newRestores(statePartition int32) *restores {
 		read: func(ctx context.Context, into []*restoring) error {
 			_, err := tail.ReadPartition(ctx, w.client, w.restoring, states, func(b *consumer.Batch) error {
 				for i := range b.Records {
+					if r := &b.Records[i]; r.Value == nil {
+						for _, each := range into {
+							each.counts.Deleted(r.Key)
+						}
+						continue
+					}
 					err := decodeState(&b.Records[i], &state)
 					for k := 0; k < len(into) && err == nil; k++ {
 						err = into[k].counts.Restore(&state) // passes over what is not its own

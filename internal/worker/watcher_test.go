@@ -159,6 +159,39 @@ func TestAForeignRecordInTheStateTopicStopsNothing(t *testing.T) {
 	}
 }
 
+// TestStatesOfAnOldModelAreDeletedOnceNoWindowCanHoldThem: by whoever owns the partition, whatever model it has.
+func TestStatesOfAnOldModelAreDeletedOnceNoWindowCanHoldThem(t *testing.T) {
+	e := newEnvironment(t, testkit.Brokers(t), partitions{events: 1, scores: 1, states: 1})
+	const week = 7 * 24 * time.Hour
+	schemaID, err := e.registry.client(t).Register(t.Context(), schemas.Subject(e.cfg.Topics.DriftState), schemas.DriftStateSchema())
+	if err != nil {
+		t.Fatal(err)
+	}
+	state := func(age time.Duration) string {
+		s := &schemas.DriftState{ModelDigest: "old", Topic: e.cfg.Topics.Events, BucketWidth: 86400, BucketStart: e.base - e.base%86_400_000 - age.Milliseconds()}
+		r := &kgo.Record{Topic: e.cfg.Topics.DriftState, Key: s.AppendKey(nil), Value: s.AppendAvro(schemas.AppendFrame(nil, schemaID))}
+		if err := e.client.ProduceSync(t.Context(), r).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+		return string(r.Key)
+	}
+	past, within := state(2*week), state(week/2)
+	w := e.start(nil).ready(1)
+	e.feed(20)
+	e.drained()
+	w.end()
+	newest := map[string]*kgo.Record{}
+	for _, r := range e.read(e.cfg.Topics.DriftState) {
+		newest[string(r.Key)] = r
+	}
+	if newest[past].Value != nil {
+		t.Errorf("the counts %s are still there", past)
+	}
+	if newest[within].Value == nil {
+		t.Errorf("the counts %s, which a window of that model may hold, are deleted", within)
+	}
+}
+
 // checkNewestCounts is checkCounts for a window that has moved on: buckets before it have been deleted.
 func (e *environment) checkNewestCounts() {
 	e.t.Helper()
