@@ -12,10 +12,11 @@ import (
 const (
 	// maxMembers is how many categories a set may have to be asked for as a word, so that the list of the
 	// members stays a small multiple of the set.
-	maxMembers = 32
-	// wordsOfRun is how many words the questions of a run may take before no further tree is added. One more
-	// tree of 255 splits, each by a set of its own, and the choices of a tree still stay below maxWords.
-	wordsOfRun = 40_000
+	maxMembers = 128
+	// wordsOfRun is how many words the questions of a run may take before no further tree is added, wordsOfTree
+	// those of one tree. One more tree and the choices of any, at most 255 × 8, still stay below maxWords.
+	wordsOfRun  = 40_000
+	wordsOfTree = 16_000
 )
 
 // layBallots lays out the trees that can be, in runs of neighbours that ask for so many words.
@@ -23,9 +24,16 @@ func layBallots[K key](e *Ensemble, f *forest[K], words int) []*ballots[K] {
 	var out []*ballots[K]
 	type question struct {
 		slot      uint32
+		member    bool // of a set: is it this category?
 		threshold K
 	}
 	asked, taken, first := map[question]struct{}{}, 0, 0
+	ask := func(q question, words int) {
+		if _, known := asked[q]; !known {
+			asked[q] = struct{}{}
+			taken += words
+		}
+	}
 	end := func(last int) {
 		if first < last {
 			out = append(out, newBallots(e, f, first, last))
@@ -34,26 +42,32 @@ func layBallots[K key](e *Ensemble, f *forest[K], words int) []*ballots[K] {
 		clear(asked)
 	}
 	for i := range f.trees {
-		splits := 0
-		fits := f.trees[i].kind == scalar && f.visit(uint(f.trees[i].root), func(s uint32, threshold K) bool {
-			splits++
+		root := uint(f.trees[i].root)
+		splits, own := 0, 0
+		fits := f.trees[i].kind == scalar && f.visit(root, func(s uint32, threshold K) bool {
 			members := 0
 			if f.isSet(s) {
 				members = f.sets[threshold].members()
 			}
-			if q := (question{s, threshold}); members <= maxMembers {
-				if _, known := asked[q]; !known {
-					asked[q] = struct{}{}
-					taken += 2 + 2*members
-				}
-			}
-			return splits < ballot.MaxLeaves && members <= maxMembers
+			splits++
+			own += 2 + members
+			return splits < ballot.MaxLeaves && members <= maxMembers && own <= wordsOfTree
 		})
-		switch {
-		case !fits:
+		if !fits {
 			end(i)
 			first = i + 1
-		case taken > words:
+			continue
+		}
+		f.visit(root, func(s uint32, threshold K) bool {
+			ask(question{s, false, threshold}, 2) // one may be the word before those of its view
+			if f.isSet(s) {
+				for c := range f.sets[threshold].each {
+					ask(question{s, true, K(c)}, 1)
+				}
+			}
+			return true
+		})
+		if taken > words {
 			end(i + 1)
 		}
 	}

@@ -148,9 +148,9 @@ func strange(random *rand.Rand, t *Tree, features int, special []float64) {
 func TestRunsStayWithinTheirWords(t *testing.T) {
 	random := rand.New(rand.NewPCG(9, 10))
 	e := Ensemble{Features: 300, Outputs: 1}
-	for range 12 {
+	for range 15 {
 		var tree Tree
-		for i := range 255 { // a chain: even nodes are splits
+		for i := range 120 { // a chain: even nodes are splits
 			set := Set{Bits: make([]uint32, 40)}
 			for range maxMembers {
 				c := random.IntN(1280)
