@@ -36,6 +36,8 @@ const (
 type ClassicMembership struct {
 	membership
 
+	refused int // joins that could not be made since the last that was
+
 	counts map[string]int32 // partitions per topic that the last assignment of ours knew; nil unless leader
 }
 
@@ -145,6 +147,7 @@ func (m *ClassicMembership) joinAndSync(ctx context.Context, reason string, owne
 	if err != nil {
 		return nil, err
 	}
+	m.refused = 0
 	m.log.Info().Int32("generation", j.generation).Str("member", j.member).Int("assigned", len(assigned)).
 		Bool("leader", j.leader == j.member).Str("reason", reason).Dur("took", time.Since(started)).Msg("joined the group")
 	return assigned, nil
@@ -210,7 +213,9 @@ func (m *ClassicMembership) recover(ctx context.Context, err error) (reason stri
 		m.become("", -1)
 		return "unknown_member", nil
 	case retriable:
-		m.log.Warn().Err(err).Msg("cannot join the group; trying again")
+		if m.refused++; m.refused&(m.refused-1) == 0 { // a coordinator may load its groups for long: told each time that they have doubled
+			m.log.Warn().Err(err).Int("attempts", m.refused).Msg("cannot join the group; trying again")
+		}
 		if moved {
 			m.forgetCoordinator()
 		}

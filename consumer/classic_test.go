@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rs/zerolog"
 	"github.com/segmentio/kafka-go"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -220,6 +221,36 @@ func TestGroupErrorsAreSurvivedWithTheRightConsequence(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestACoordinatorThatLoadsForLongIsSaidNowAndThen: a member asks for it many times a second.
+func TestACoordinatorThatLoadsForLongIsSaidNowAndThen(t *testing.T) {
+	k := embedded(t)
+	topic := createTopic(t, k.ListenAddrs(), 1)
+	o := newOwnership(t, classic)
+	said := &lineCount{text: "cannot join the group"}
+	o.protocol = groupProtocol{"classic", func(cfg GroupConfig, client *kafkawire.Client, h Handler) (Membership, error) {
+		return NewClassicMembership(cfg, client, h, zerolog.New(said))
+	}}
+	seen := control(k, kmsg.JoinGroup, 20, kafka.GroupLoadInProgress)
+	o.join("a", newClient(t, k.ListenAddrs()), groupConfig(uniqueName("group"), topic), nil)
+	o.settles(1, map[string]int{"a": 1})
+	if n := said.n.Load(); seen.Load() < 21 || n != 5 {
+		t.Errorf("%d refusals were told %d times, want the 1st, 2nd, 4th, 8th and 16th of 20", seen.Load(), n)
+	}
+}
+
+// lineCount counts the lines of a log with a text.
+type lineCount struct {
+	text string
+	n    atomic.Int64
+}
+
+func (c *lineCount) Write(line []byte) (int, error) {
+	if strings.Contains(string(line), c.text) {
+		c.n.Add(1)
+	}
+	return len(line), nil
 }
 
 func TestErrorsForOperatorsEndTheMembership(t *testing.T) {
