@@ -83,10 +83,18 @@ test-rules: ## Test the Prometheus rules and the dashboard's queries; needs prom
 	.ci/rules.sh
 
 .PHONY: test-python
-test-python: build ## Test the Python exporter against this build's command, on today's scikit-learn; needs Python and pip
-	python3 -m venv $(BUILD)/python
-	$(BUILD)/python/bin/pip install -q './python[test]'
+test-python: build $(BUILD)/python ## Test the Python exporter against this build's command, on today's scikit-learn; needs Python and pip
 	cd python && CHURNSTREAM=$(BINARY) $(BUILD)/python/bin/python -m pytest -q
+
+.PHONY: test-stream
+test-stream: build $(BUILD)/python ## Fit, export, verify and stream both reference systems on a real Kafka; needs Java, Maven, Python and pip
+	KAFKA_VERSION=$(KAFKA_VERSION) deploy/kafka/kafka.sh run \
+		$(BUILD)/python/bin/python python/examples/stream.py --command $(BINARY)
+
+.PHONY: $(BUILD)/python
+$(BUILD)/python:
+	python3 -m venv $@
+	$@/bin/pip install -q './python[test]'
 
 .PHONY: fuzz
 fuzz: ## Run every fuzz target (FUZZ=pattern, FUZZTIME=30s each)

@@ -174,13 +174,40 @@ func (m *Model) Manifest() Manifest { return m.manifest }
 
 // Explained returns the names of what contributions are given for: the inputs in the order of the
 // contract, then the combinations of inputs that the model mixes into one column, "a*b". It is nil for
-// a model without exact contributions.
+// a model without contributions.
 func (m *Model) Explained() []string {
-	if m.program.explain == nil {
+	if !m.program.explains() {
 		return nil
 	}
 	return m.program.groups
 }
+
+// ScoringsToExplain returns how many rows are scored to explain one: 0 for a model with contributions
+// of its own and for one without any.
+func (m *Model) ScoringsToExplain() int {
+	if m.program.mixed == nil {
+		return 0
+	}
+	return m.program.mixed.scorings()
+}
+
+// Explanation says in words how contributions are made, or why there are none.
+func (m *Model) Explanation() string {
+	switch mixed := m.program.mixed; {
+	case m.program.explain != nil:
+		return "exact contributions of the model's parts"
+	case mixed == nil:
+		return NoExplanation
+	case mixed.exact:
+		return fmt.Sprintf("exact Shapley values over %d background rows, %d scorings a row", mixed.background.Len(), mixed.scorings())
+	default:
+		return fmt.Sprintf("estimated Shapley values over %d background rows, %d scorings a row", mixed.background.Len(), mixed.scorings())
+	}
+}
+
+// NoExplanation says why a model has no contributions, and what to do about it.
+const NoExplanation = "none: this combination of models has no contributions of its own, and the artefact has no background rows; " +
+	"export the model again by churnstream-export 0.3 or newer"
 
 // Classes returns the names of the classes of a model that has more than two, in the order of
 // [Results.Probabilities]; nil for two.

@@ -95,6 +95,8 @@ type textNumbers struct {
 	input, slot int32
 }
 
+func (o *textNumbers) readsInputs(mark, _ []bool) { mark[o.input] = true }
+
 func (o *textNumbers) run(f *frame) {
 	to := f.column(o.slot)
 	for r := range to {

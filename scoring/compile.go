@@ -334,6 +334,19 @@ func (p *Pipeline) compile(contract schemas.Contract) (*program, error) {
 	if err := c.finish(out); err != nil {
 		return nil, err
 	}
+	for _, e := range out.explain {
+		out.biases = append(out.biases, e.base())
+	}
+	if out.explain == nil && len(p.Background) > 0 {
+		var err error
+		if out.mixed, err = out.mixtures(p.Background, c.inputsOf(out.margins)); err != nil {
+			return nil, err
+		}
+		if out.mixed != nil {
+			out.biases = out.mixed.biases
+			out.groups = out.groups[:len(out.inputs)]
+		}
+	}
 	return out, nil
 }
 
@@ -401,6 +414,39 @@ func (c *compiler) needed(p *program, checked []bool) []bool {
 		}
 	}
 	return needed
+}
+
+// inputReader is an operation that reads inputs and not registers alone.
+type inputReader interface {
+	// readsInputs marks them; of an operation that fills registers with inputs those of wanted ones.
+	readsInputs(mark, wanted []bool)
+}
+
+// inputsOf returns the inputs that registers depend on, ascending.
+func (c *compiler) inputsOf(slots []int32) []int32 {
+	wanted, mark := make([]bool, c.slots), make([]bool, len(c.inputs))
+	for _, s := range slots {
+		wanted[s] = true
+	}
+	for i := len(c.nodes) - 1; i >= 0; i-- {
+		n := &c.nodes[i]
+		if !slices.ContainsFunc(n.writes, func(s int32) bool { return wanted[s] }) {
+			continue
+		}
+		if reader, ok := n.op.(inputReader); ok {
+			reader.readsInputs(mark, wanted)
+		}
+		for _, s := range n.reads {
+			wanted[s] = true
+		}
+	}
+	var out []int32
+	for i, yes := range mark {
+		if yes {
+			out = append(out, int32(i))
+		}
+	}
+	return out
 }
 
 // coveredByFused reports whether a check is made anyway by a linear model that reads the same

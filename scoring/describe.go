@@ -18,8 +18,9 @@ type Description struct {
 	Estimators    []string `json:"estimators"`
 	Columns       int      `json:"columns"` // inputs, features and results together
 	Classes       []string `json:"classes,omitempty"`
-	Reasons       bool     `json:"reasons"` // the model has exact contributions
-	Bytes         int64    `json:"bytes"`   // of all files named in the manifest
+	Reasons       bool     `json:"reasons"` // the model has contributions
+	Explanation   string   `json:"explanation"`
+	Bytes         int64    `json:"bytes"` // of all files named in the manifest
 	ReferenceRows int      `json:"reference_rows"`
 }
 
@@ -34,7 +35,7 @@ type Stage struct {
 func (m *Model) Describe() Description {
 	d := Description{
 		Digest: m.digest, Manifest: m.manifest, Estimators: m.program.notes, Columns: m.program.columns,
-		Classes: m.program.classes, Reasons: m.program.explain != nil, ReferenceRows: m.references,
+		Classes: m.program.classes, Reasons: m.program.explains(), Explanation: m.Explanation(), ReferenceRows: m.references,
 	}
 	for _, f := range m.manifest.Files {
 		d.Bytes += f.Bytes
@@ -82,11 +83,7 @@ func (d Description) WriteText(w io.Writer) error {
 	if len(d.Classes) > 0 {
 		line("classes", "%s", strings.Join(d.Classes, ", "))
 	}
-	if d.Reasons {
-		line("reasons", "exact contributions")
-	} else {
-		line("reasons", "none: this combination of models has no exact contributions")
-	}
+	line("reasons", "%s", d.Explanation)
 	line("size", "%d bytes", d.Bytes)
 	line("reference rows", "%d, all reproduced", d.ReferenceRows)
 	return t.Flush()

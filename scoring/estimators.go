@@ -61,6 +61,9 @@ type GaussianLikelihood struct {
 	LogPrior  Floats   `json:"log_prior"`
 	Means     []Floats `json:"means"`     // for each class, one for each column
 	Variances []Floats `json:"variances"` // likewise
+	// Background holds the mean of (x-mean)²/variance over the training rows, likewise: what contributions
+	// are measured from. Without it there are none.
+	Background []Floats `json:"background,omitempty"`
 }
 
 // CategoricalLikelihood writes, for each class, Σ over the columns of a logarithm by the column's
@@ -69,6 +72,9 @@ type GaussianLikelihood struct {
 type CategoricalLikelihood struct {
 	LogPrior       Floats     `json:"log_prior"`
 	LogProbability [][]Floats `json:"log_probability"` // column, class, value
+	// Background holds the mean of each logarithm over the training rows: for each class, one for each
+	// column. Without it there are no contributions.
+	Background []Floats `json:"background,omitempty"`
 }
 
 // KernelMachine writes Σ coefficient·kernel(x, vector) + intercept for each output: the decision
@@ -351,6 +357,11 @@ func (t ArgMax) compile(c *compiler, in []column, out []string) error {
 	if err != nil {
 		return err
 	}
+	if len(in) == 1 { // of an input, not of several models
+		col := c.columns[out[0]]
+		col.group = in[0].group
+		c.columns[out[0]] = col
+	}
 	c.emit(&argMax{from, to[0], t.Above}, from, to)
 	return nil
 }
@@ -496,6 +507,9 @@ func (t GaussianLikelihood) compile(c *compiler, in []column, out []string) erro
 		op.constant = -0.5 * op.constant
 		op.prior = t.LogPrior[k]
 		c.emit(op, from, []int32{slot})
+		if err := c.explainTerms(in, slot, k, len(to), t.Background, op.prior+op.constant, -0.5, op.term); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -505,6 +519,11 @@ type gaussianLikelihood struct {
 	to               int32
 	means, variances []float64
 	constant, prior  float64
+}
+
+// term is what column i takes from the likelihood, twice.
+func (o *gaussianLikelihood) term(i int, x float64) float64 {
+	return (x - o.means[i]) * (x - o.means[i]) / o.variances[i]
 }
 
 func (o *gaussianLikelihood) run(f *frame) {
@@ -549,6 +568,12 @@ func (t CategoricalLikelihood) compile(c *compiler, in []column, out []string) e
 		op.errors = append(op.errors, c.errorsOf(&in[i]))
 	}
 	c.emit(op, from, to)
+	for k, slot := range to {
+		term := func(i int, x float64) float64 { return t.LogProbability[i][k][int(x)] }
+		if err := c.explainTerms(in, slot, k, len(to), t.Background, t.LogPrior[k], 1, term); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

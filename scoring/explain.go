@@ -1,6 +1,11 @@
 package scoring
 
-import "github.com/churnstream/churnstream/scoring/booster"
+import (
+	"errors"
+	"fmt"
+
+	"github.com/churnstream/churnstream/scoring/booster"
+)
 
 // explainer gives the contributions to one column. For every row that is not refused, its base plus
 // all contributions is the column's value up to rounding.
@@ -70,6 +75,55 @@ func (e *explainedSum) base() float64 { return e.constant }
 func (e *explainedSum) add(f *frame, row int, weight float64, to []float64) {
 	for i, part := range e.parts {
 		part.add(f, row, weight*e.weights[i], to)
+	}
+}
+
+// explainTerms explains a sum of one term a column, scaled, by how far each is from its mean over the
+// training rows: exact for columns taken as independent. background holds the means by output; nil:
+// the sum stays unexplained.
+func (c *compiler) explainTerms(
+	in []column, slot int32, output, outputs int, background []Floats, constant, scale float64, term func(i int, x float64) float64,
+) error {
+	if background == nil {
+		return nil
+	}
+	if len(background) != outputs {
+		return fmt.Errorf("background: %d lists for %d outputs", len(background), outputs)
+	}
+	means := background[output]
+	what := fmt.Sprintf("background[%d]", output)
+	if err := errors.Join(sameLength(what, len(means), len(in)), allBounded(what, means)); err != nil {
+		return err
+	}
+	e := &explainedTerms{means: means, scale: scale, bias: constant, term: term}
+	for i := range in {
+		group := in[i].group
+		switch {
+		case group == constantGroup:
+			group = 0 // its term is its mean
+		case group < 0:
+			return nil
+		}
+		e.from, e.groups = append(e.from, in[i].slot), append(e.groups, group)
+		e.bias += scale * means[i]
+	}
+	c.explain[slot] = e
+	return nil
+}
+
+type explainedTerms struct {
+	from, groups []int32
+	means        []float64
+	scale, bias  float64
+	term         func(i int, x float64) float64
+}
+
+func (e *explainedTerms) base() float64 { return e.bias }
+
+func (e *explainedTerms) add(f *frame, row int, weight float64, to []float64) {
+	for i, slot := range e.from {
+		x := f.registers[int(slot)*f.lanes+row]
+		to[e.groups[i]] += weight * e.scale * (e.term(i, x) - e.means[i])
 	}
 }
 

@@ -183,6 +183,8 @@ func (l *linear) cover(inputs []bool) {
 	}
 }
 
+func (l *linear) readsInputs(mark, _ []bool) { l.cover(mark) }
+
 func (l *linear) run(f *frame) {
 	to := f.column(l.to)
 	row := 0

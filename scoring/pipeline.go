@@ -19,6 +19,9 @@ import (
 type Pipeline struct {
 	Steps  []Step `json:"steps"`
 	Output Output `json:"output"`
+	// Background are rows of the training population, by input name as in reference.jsonl: what a model
+	// that has no contributions of its own is explained by. None: then it has no reasons.
+	Background backgroundRows `json:"background,omitempty"`
 }
 
 // Step is one transform with the columns that it reads and those that it writes.
@@ -71,13 +74,14 @@ func (s Step) MarshalJSON() ([]byte, error) {
 // seen when it is compiled. Memory stays within a small multiple of len(data).
 func ParsePipeline(data []byte) (*Pipeline, error) {
 	var raw struct {
-		Steps  stepList `json:"steps"`
-		Output Output   `json:"output"`
+		Steps      stepList       `json:"steps"`
+		Output     Output         `json:"output"`
+		Background backgroundRows `json:"background"`
 	}
 	if err := decodeStrict(data, &raw); err != nil {
 		return nil, err
 	}
-	return &Pipeline{Steps: raw.Steps, Output: raw.Output}, nil
+	return &Pipeline{Steps: raw.Steps, Output: raw.Output, Background: raw.Background}, nil
 }
 
 // stepList reads one step after the other and stops at the first that is wrong: "{}" of a hostile file

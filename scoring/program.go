@@ -22,7 +22,9 @@ type program struct {
 	probabilities []int32
 	classes       []string
 	positive      int
-	explain       []explainer // of each margin; nil: they have no exact contributions
+	explain       []explainer // of each margin; nil: they have no contributions of their own
+	mixed         *mixtures   // explains the margins where explain does not; nil: nothing does
+	biases        []float64   // of each margin that is explained
 	inputs        []inputState
 	// rest are the inputs whose absence no operation reports.
 	rest    []int32
@@ -39,6 +41,9 @@ const (
 	maxLanes      = 64
 	registerBytes = 1 << 19
 )
+
+// explains reports whether the margins have contributions.
+func (p *program) explains() bool { return len(p.biases) > 0 }
 
 // operation computes registers from registers and inputs for the rows of a frame.
 type operation interface{ run(f *frame) }
@@ -122,6 +127,12 @@ func (o *loadNumbers) keep(wanted []bool) {
 	o.inputs, o.slots = o.inputs[:n], o.slots[:n]
 }
 
+func (o *loadNumbers) readsInputs(mark, wanted []bool) {
+	for i, slot := range o.slots {
+		mark[o.inputs[i]] = mark[o.inputs[i]] || wanted[slot]
+	}
+}
+
 func (o *loadNumbers) run(f *frame) {
 	width := f.rows.Width()
 	for i, input := range o.inputs {
@@ -168,6 +179,12 @@ func (e *encoder) code(f *frame, row int) (code int32, irregular bool) {
 		code = 0
 	}
 	return code, at >= unseen
+}
+
+func (e *encoder) readsInputs(mark, _ []bool) {
+	if e.isCategory {
+		mark[e.source] = true
+	}
 }
 
 // find is a binary search that ends at len(numbers) for a value that is not listed.

@@ -25,6 +25,7 @@ type Scorer struct {
 	program *program
 	cfg     ScorerConfig
 	frame   *frame
+	mixer   *mixer    // nil: the model has contributions of its own, or none are asked for
 	scratch []float64 // contribution of each group of the row in hand
 	top     []int32   // the groups of the largest contributions, descending
 	asked   []bool    // for reasons, by row of the next batch
@@ -134,11 +135,14 @@ func resized[T any](s []T, n int) []T {
 func (m *Model) NewScorer(cfg ScorerConfig) *Scorer {
 	p := m.program
 	cfg.Reasons = max(0, min(cfg.Reasons, len(p.groups)))
-	if p.explain == nil {
+	if !p.explains() {
 		cfg.Reasons, cfg.Contributions = 0, false
 	}
 	s := &Scorer{program: p, cfg: cfg, frame: newFrame(p)}
 	if cfg.Reasons > 0 || cfg.Contributions {
+		if p.mixed != nil {
+			s.mixer = p.mixed.mixer(p)
+		}
 		s.scratch = make([]float64, len(p.groups))
 		s.top = make([]int32, 0, cfg.Reasons+1)
 	}
@@ -161,11 +165,8 @@ func (s *Scorer) Score(rows *schemas.Rows, out *Results) {
 	}
 	out.reset(rows.Len(), width, classes)
 	out.positive = p.positive
-	out.Biases = out.Biases[:0]
-	for _, e := range p.explain {
-		out.Biases = append(out.Biases, e.base())
-	}
-	if p.explain != nil {
+	out.Biases = append(out.Biases[:0], p.biases...)
+	if p.explains() {
 		out.Bias = out.Biases[p.positive]
 	}
 	for first := 0; first < rows.Len(); first += p.lanes {
@@ -237,11 +238,13 @@ func (s *Scorer) explain(r int, out *Results) {
 	row := s.frame.first + r
 	unscored := math.IsNaN(out.Margin[row])
 	if s.cfg.Contributions {
-		for class, e := range s.program.explain {
+		if !unscored {
+			s.mix(r)
+		}
+		for class := range s.program.biases {
 			to := out.ContributionsTo(row, class)
-			clear(to)
 			if !unscored {
-				e.add(s.frame, r, 1, to)
+				s.contribute(r, class, to)
 				continue
 			}
 			for i := range to {
@@ -260,9 +263,27 @@ func (s *Scorer) explain(r int, out *Results) {
 	if unscored || !s.wants(row, out.Probability[row]) {
 		return
 	}
-	clear(s.scratch)
-	s.program.explain[s.program.positive].add(s.frame, r, 1, s.scratch)
+	s.mix(r)
+	s.contribute(r, s.program.positive, s.scratch)
 	s.choose(row, s.scratch, out)
+}
+
+// mix asks about the mixtures of a row, where that is how the model is explained.
+func (s *Scorer) mix(r int) {
+	if s.mixer != nil {
+		numbers, categories := s.frame.rows.Row(s.frame.first + r)
+		s.mixer.explain(numbers, categories, s.frame, r)
+	}
+}
+
+// contribute fills to with the contributions to a class.
+func (s *Scorer) contribute(r, class int, to []float64) {
+	if s.mixer != nil {
+		copy(to, s.mixer.contributions[class*len(to):(class+1)*len(to)])
+		return
+	}
+	clear(to)
+	s.program.explain[class].add(s.frame, r, 1, to)
 }
 
 // choose makes the largest contributions the reasons of a row.

@@ -334,6 +334,8 @@ type indicateCategory struct {
 	text      []byte // nil: absence
 }
 
+func (o *indicateCategory) readsInputs(mark, _ []bool) { mark[o.input] = true }
+
 func (o *indicateCategory) run(f *frame) {
 	to := f.column(o.to)
 	for r := range to {
@@ -561,6 +563,8 @@ type oneHot struct {
 	to        []int32
 }
 
+func (o *oneHot) readsInputs(mark, wanted []bool) { o.encoder.readsInputs(mark, wanted) }
+
 func (o *oneHot) run(f *frame) {
 	for _, slot := range o.to {
 		clear(f.column(slot))
@@ -611,6 +615,8 @@ type lookup struct {
 	results []float64
 	to      int32
 }
+
+func (o *lookup) readsInputs(mark, wanted []bool) { o.encoder.readsInputs(mark, wanted) }
 
 func (o *lookup) run(f *frame) {
 	to := f.column(o.to)

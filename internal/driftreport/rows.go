@@ -60,7 +60,7 @@ type Scoring struct {
 // NewScoring hands every row with its score to fn, and with its contributions if they are asked for and the model has
 // exact ones of every input.
 func NewScoring(model *scoring.Model, contributions bool, fn func(*Row) error) *Scoring {
-	contributions = contributions && slices.Equal(model.Explained(), inputNames(model.Contract()))
+	contributions = contributions && model.ScoringsToExplain() == 0 && slices.Equal(model.Explained(), inputNames(model.Contract()))
 	return &Scoring{
 		scorer: model.NewScorer(scoring.ScorerConfig{Contributions: contributions}), contributions: contributions,
 		batch: schemas.NewRows(len(model.Contract().Inputs), batchRows), fn: fn,

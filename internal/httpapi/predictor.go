@@ -50,7 +50,7 @@ type explain struct {
 }
 
 // errNoContributions refuses a wish that the model cannot grant.
-var errNoContributions = errors.New("the model has no exact contributions: it is no linear model, no tree ensemble and no weighted sum of such")
+var errNoContributions = errors.New("contributions: " + scoring.NoExplanation)
 
 // predictor scores rows by one model. It is safe for concurrent use: each request takes a bench.
 type predictor struct {

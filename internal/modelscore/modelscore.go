@@ -65,7 +65,7 @@ func Run(ctx context.Context, m *scoring.Model, in io.Reader, out io.Writer, o O
 	}
 	if o.Contributions {
 		if m.Explained() == nil {
-			return 0, errors.New("contributions: the model has no exact ones: it is no linear model, no tree ensemble and no weighted sum of such")
+			return 0, errors.New("contributions: " + scoring.NoExplanation)
 		}
 		if err := w.nameContributions(m.Explained()); err != nil {
 			return 0, err

@@ -25,6 +25,17 @@ func reasonsOf(cfg config.Reasons) scoring.ScorerConfig {
 	return out
 }
 
+// warnOfReasons says at start what reasons of this model cost, or that it has none.
+func (w *Worker) warnOfReasons() {
+	switch scorings := w.model.ScoringsToExplain(); {
+	case w.model.Explained() == nil:
+		w.log.Warn().Str("key", "reasons.top").Msg("scores will have no reasons: " + scoring.NoExplanation)
+	case scorings > 0 && w.cfg.Reasons.When == config.ReasonsAlways:
+		w.log.Warn().Str("key", "reasons.when").Int("scorings", scorings).
+			Msgf("every reason costs %d scorings: the model is explained by mixtures of rows; see reasons.when", scorings)
+	}
+}
+
 // asksForReasons looks for the header among those of a record.
 func asksForReasons(r *consumer.Record) bool {
 	b := r.Headers

@@ -177,6 +177,9 @@ func New(cfg config.Config, deps Dependencies) (*Worker, error) {
 			scored:  make([]int, 0, chunkRows),
 		}
 	}}
+	if cfg.Reasons.Top > 0 {
+		w.warnOfReasons()
+	}
 	w.transactionalID = sharedTransactionalID(cfg)
 	if w.shared, err = newShared(cfg, w.producing, w.client, w.transactionalID); err != nil {
 		return nil, err

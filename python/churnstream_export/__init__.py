@@ -8,4 +8,4 @@ from .dates import DateParts, DaysBetween
 from .errors import ExportError, UnsupportedEstimatorError
 
 __all__ = ["DateParts", "DaysBetween", "ExportError", "Input", "UnsupportedEstimatorError", "export"]
-__version__ = "0.2.0"
+__version__ = "0.3.0"

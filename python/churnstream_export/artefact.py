@@ -30,6 +30,7 @@ from .transformers import Kinds
 FORMAT_VERSION = 2
 KINDS = ("number", "category", "boolean", "date", "timestamp")
 REFERENCE_ROWS = 300
+BACKGROUND_ROWS = 32
 
 
 @dataclass
@@ -98,7 +99,7 @@ def export(
         threshold = 0.5 if tuned is None else tuned
     library = rows.score(positive)
     files = {
-        "model.json": _json({"steps": program.steps, "output": output}),
+        "model.json": _json(_model(program, output, rows)),
         "profile.json": _json(rows.profile(library, float(threshold), customers, positive), indent=1),
         "reference.jsonl": rows.reference(library, positive),
     }
@@ -128,6 +129,23 @@ def export(
     files["manifest.json"] = _json(manifest, indent=2)
     _write(directory, files)
     return hashlib.sha256(files["manifest.json"]).hexdigest()
+
+
+def _model(program: Program, output: dict[str, Any], rows: _Rows) -> dict[str, Any]:
+    """model.json: with rows to explain the model by, unless its parts have contributions of their own."""
+    model: dict[str, Any] = {"steps": program.steps, "output": output}
+    explained: set[str] = set()
+    modelled: set[str] = set()  # made of what a model gives
+    for step in program.steps:
+        of_model = not modelled.isdisjoint(step["columns"])
+        by_itself = not of_model and (step["type"] == "trees" or "background" in step.get("parameters", {}))
+        if by_itself or (step["type"] in ("linear", "mean") and explained.issuperset(step["columns"])):
+            explained.update(step["outputs"])
+        if of_model or by_itself or step["type"] in ("linear", "kernel_machine"):
+            modelled.update(step["outputs"])
+    if not explained.issuperset(output["margin"]):
+        model["background"] = rows.background()
+    return model
 
 
 def _in_its_precision(pipeline: Any, rows: _Rows, positive: Any) -> tuple[Program, dict[str, Any], Any]:
@@ -423,6 +441,13 @@ class _Rows:
                 lines.append(self._line(together.iloc[[i]], p))
         return "".join(line for line in lines if line is not None).encode()
 
+    def background(self) -> list[dict[str, Any]]:
+        """Rows spread over all."""
+        n = len(self.frame)
+        chosen = sorted({i * n // min(BACKGROUND_ROWS, n) for i in range(min(BACKGROUND_ROWS, n))})
+        listed = (self._inputs_of(self.frame.iloc[[i]]) for i in chosen)
+        return [values for values in listed if values is not None]
+
     def _unseen(self, i: int) -> str:
         known = set(self.frame[self.names[i]].dropna())
         value = "not in training"
@@ -431,6 +456,13 @@ class _Rows:
         return value
 
     def _line(self, frame: pd.DataFrame, probability: float) -> str | None:
+        values = self._inputs_of(frame)
+        if values is None:
+            return None
+        return json.dumps({"inputs": values, "probability": probability}, ensure_ascii=False, allow_nan=False) + "\n"
+
+    def _inputs_of(self, frame: pd.DataFrame) -> dict[str, Any] | None:
+        """The inputs of one row as JSON has them."""
         values: dict[str, Any] = {}
         for name, kind in zip(self.names, self.kinds):
             value = _values(frame[name], kind)[0]
@@ -441,7 +473,7 @@ class _Rows:
             elif value is not None and kind == "timestamp":
                 value = pd.Timestamp(value, unit="ms", tz="UTC").isoformat().replace("+00:00", "Z")
             values[name] = value
-        return json.dumps({"inputs": values, "probability": probability}, ensure_ascii=False, allow_nan=False) + "\n"
+        return values
 
 
 def _specified(inputs: Inputs) -> list[Input] | None:

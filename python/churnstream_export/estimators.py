@@ -95,6 +95,10 @@ def _means(rows: Any) -> list[float]:
     return floats(np.asarray(rows, dtype=np.float64).mean(axis=0))
 
 
+def _numbers(rows: Any) -> Any:
+    return np.asarray(rows.toarray() if hasattr(rows, "toarray") else rows, dtype=np.float64)
+
+
 def _labels(est: Any) -> list[str]:
     return [str(c) for c in est.classes_]
 
@@ -223,6 +227,8 @@ def _gaussian_bayes(program: Program, est: Any, columns: Sequence[Column], rows:
         "means": [floats(row) for row in est.theta_],
         "variances": [floats(row) for row in est.var_],
     }
+    values = _numbers(rows)
+    parameters["background"] = [floats(((values - mean) ** 2 / var).mean(axis=0)) for mean, var in zip(est.theta_, est.var_)]
     names = [f"likelihood {k}" for k in range(len(est.classes_))]
     return _bayes(program, est, columns, program.add("gaussian_likelihood", columns, names, parameters))
 
@@ -240,7 +246,9 @@ def _linear_bayes(program: Program, est: Any, columns: Sequence[Column], rows: A
             ]
         absent = np.log(1 - np.exp(logarithm))
         coefficients, intercepts = logarithm - absent, prior + absent.sum(axis=1)
-        return _bayes(program, est, columns, _linear_of(program, est, read, coefficients, intercepts, None))
+        held = _numbers(rows)
+        held = held if est.binarize is None else (held > est.binarize).astype(np.float64)
+        return _bayes(program, est, columns, _linear_of(program, est, read, coefficients, intercepts, held))
     if kind == "ComplementNB":
         prior = np.zeros(len(est.classes_))
     return _bayes(program, est, columns, _linear_of(program, est, read, logarithm, prior, rows))
@@ -259,6 +267,9 @@ def _categorical_bayes(program: Program, est: Any, columns: Sequence[Column], ro
         "log_prior": floats(est.class_log_prior_),
         "log_probability": [[floats(row) for row in table] for table in est.feature_log_prob_],
     }
+    codes = _numbers(rows).astype(int)
+    means = [table[:, codes[:, i]].mean(axis=1) for i, table in enumerate(est.feature_log_prob_)]
+    parameters["background"] = [floats([mean[k] for mean in means]) for k in range(len(est.classes_))]
     names = [f"likelihood {k}" for k in range(len(est.classes_))]
     return _bayes(program, est, columns, program.add("categorical_likelihood", columns, names, parameters))
 

@@ -57,8 +57,9 @@ def show(title: str, metrics: list[dict[str, Any]]) -> None:
         print(f"  {m['name']:9} {m['value']:.4f}  [{m['interval']['low']:.4f}, {m['interval']['high']:.4f}]")
 
 
-def main() -> None:
-    table = pd.read_csv(sys.argv[1], keep_default_na=False, na_values=[""])
+def customers(path: Any) -> tuple[pd.DataFrame, Any, pd.Series]:
+    """Inputs, whether the customer left, and who it is."""
+    table = pd.read_csv(path, keep_default_na=False, na_values=[""])
     churn = (table["Churn"] == "Yes").to_numpy().astype(int)
     frame = pd.DataFrame({
         "tenure_days": table["tenure"] * 30.0,
@@ -67,15 +68,23 @@ def main() -> None:
         "internet": table["InternetService"].astype(object),
         "payment": table["PaymentMethod"].astype(object),
     })
-    customers = table["customerID"]
-    training, test = next(GroupShuffleSplit(1, test_size=0.2, random_state=1).split(frame, churn, customers))
+    return frame, churn, table["customerID"]
+
+
+def pipeline() -> Any:
     columns = ColumnTransformer([
         ("numbers", StandardScaler(), ["tenure_days", "monthly_spend"]),
         ("categories", OneHotEncoder(handle_unknown="ignore"), ["plan_tier", "internet", "payment"]),
     ])
-    model = make_pipeline(columns, LogisticRegression(class_weight="balanced", max_iter=1000))
+    return make_pipeline(columns, LogisticRegression(class_weight="balanced", max_iter=1000))
+
+
+def main() -> None:
+    frame, churn, who = customers(sys.argv[1])
+    training, test = next(GroupShuffleSplit(1, test_size=0.2, random_state=1).split(frame, churn, who))
+    model = pipeline()
     model.fit(frame.iloc[training], churn[training])
-    metrics = evaluate(churn[test], model.predict_proba(frame.iloc[test])[:, 1], customers.iloc[test], 0.5)
+    metrics = evaluate(churn[test], model.predict_proba(frame.iloc[test])[:, 1], who.iloc[test], 0.5)
     show(f"{len(training)} customers fitted, {len(test)} held out", metrics)
     digest = export(
         model, frame.iloc[training], sys.argv[2], label={"column": "Churn", "positive": "1", "definition": "the customer left in the month before the table was made"},
