@@ -16,6 +16,7 @@ func BenchmarkObserve(b *testing.B) {
 	keys := customerKeys(1000)
 	b.ReportAllocs()
 	offset := int64(0)
+	defer reportProcessorTime(b)()
 	for b.Loop() {
 		i := int(offset % 1000)
 		numbers, categories := rows.Row(i)
@@ -66,6 +67,7 @@ func BenchmarkEvaluate(b *testing.B) {
 	}
 	watermark, _ := population.Watermark()
 	b.ReportAllocs()
+	defer reportProcessorTime(b)()
 	for b.Loop() {
 		population.Evaluate(watermark-1, nil)
 	}
@@ -113,6 +115,7 @@ func BenchmarkEvaluateHundredInputs(b *testing.B) {
 	}
 	watermark, _ := population.Watermark()
 	b.ReportAllocs()
+	defer reportProcessorTime(b)()
 	for b.Loop() {
 		population.Evaluate(watermark-1, nil)
 	}
