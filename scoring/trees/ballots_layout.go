@@ -14,7 +14,8 @@ const (
 	// members stays a small multiple of the set.
 	maxMembers = 128
 	// wordsOfRun is how many words the questions of a run may take before no further tree is added, wordsOfTree
-	// those of one tree. One more tree and the choices of any, at most 255 × 8, still stay below maxWords.
+	// those of one tree. One more tree and the choices of any, at most 255 × 8, still stay below maxWords, and
+	// thresholds of one column below ballot.MaxThresholds.
 	wordsOfRun  = 40_000
 	wordsOfTree = 16_000
 )
@@ -50,7 +51,7 @@ func layBallots[K key](e *Ensemble, f *forest[K], words int) []*ballots[K] {
 				members = f.sets[threshold].members()
 			}
 			splits++
-			own += 2 + members
+			own += 2 + 2*members
 			return splits < ballot.MaxLeaves && members <= maxMembers && own <= wordsOfTree
 		})
 		if !fits {
@@ -62,7 +63,7 @@ func layBallots[K key](e *Ensemble, f *forest[K], words int) []*ballots[K] {
 			ask(question{s, false, threshold}, 2) // one may be the word before those of its view
 			if f.isSet(s) {
 				for c := range f.sets[threshold].each {
-					ask(question{s, true, K(c)}, 1)
+					ask(question{s, true, K(c)}, 2) // and two thresholds in a column
 				}
 			}
 			return true
@@ -155,7 +156,7 @@ func newBallots[K key](e *Ensemble, f *forest[K], first, last int) *ballots[K] {
 
 // weigh sets least by what was measured, in cycles of one processor.
 func (b *ballotBuilder[K]) weigh(walked float64) {
-	block := 3*float64(len(b.choices)) + 25*float64(len(b.trees)) + 3.5*float64(b.results)
+	block := 3*float64(len(b.choices)) + 25*float64(len(b.trees)) + 3.5*float64(b.results) + 1.3*float64(len(b.members))
 	row := 1.6*float64(len(b.trees)) + 25*float64(len(b.columns))
 	b.least = ballot.Rows + 1
 	if saved := 3.5*walked - row; saved*ballot.Rows > block {

@@ -144,39 +144,49 @@ func strange(random *rand.Rand, t *Tree, features int, special []float64) {
 	}
 }
 
-// TestRunsStayWithinTheirWords: trees that ask for a new set of many categories at every split.
+// TestRunsStayWithinTheirWords: trees that ask for a new set of many categories at every split, of many features or
+// of one, where no category stands beside another.
 func TestRunsStayWithinTheirWords(t *testing.T) {
 	random := rand.New(rand.NewPCG(9, 10))
-	e := Ensemble{Features: 300, Outputs: 1}
-	for range 15 {
-		var tree Tree
-		for i := range 120 { // a chain: even nodes are splits
-			set := Set{Bits: make([]uint32, 40)}
-			for range maxMembers {
-				c := random.IntN(1280)
-				set.Bits[c/32] |= 1 << (c % 32)
+	for _, features := range []int{120, 1} {
+		e := Ensemble{Features: features, Outputs: 1}
+		for from := 0; len(e.Trees) < 15; {
+			var tree Tree
+			const splits = 60
+			for i := range splits { // a chain: even nodes are splits
+				set := Set{}
+				for range maxMembers {
+					c := 2 * random.IntN(640)
+					if features == 1 {
+						from += 2
+						c = from
+					}
+					for len(set.Bits) <= c/32 {
+						set.Bits = append(set.Bits, 0)
+					}
+					set.Bits[c/32] |= 1 << (c % 32)
+				}
+				tree.Sets = append(tree.Sets, set)
+				split := Node{Left: int32(2*i + 1), Right: int32(2*i + 2), Feature: int32(random.IntN(features)), Kind: InSet, Set: int32(i), MissingLeft: i%2 == 0}
+				tree.Nodes = append(tree.Nodes, split, Node{Left: -1, Right: -1, Value: random.NormFloat64()})
 			}
-			tree.Sets = append(tree.Sets, set)
-			tree.Nodes = append(tree.Nodes, Node{Left: int32(2*i + 1), Right: int32(2*i + 2), Feature: int32(random.IntN(120)), Kind: InSet, Set: int32(i), MissingLeft: i%2 == 0})
-			tree.Nodes = append(tree.Nodes, Node{Left: -1, Right: -1, Value: random.NormFloat64()})
+			tree.Nodes = append(tree.Nodes, Node{Left: -1, Right: -1, Value: 1})
+			e.Trees = append(e.Trees, tree)
 		}
-		tree.Nodes = append(tree.Nodes, Node{Left: -1, Right: -1, Value: 1})
-		e.Trees = append(e.Trees, tree)
+		engine, err := Compile(e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rows := make([]float64, 64*features)
+		for i := range rows {
+			rows[i] = float64(random.IntN(1300))
+		}
+		f := engine.double
+		if f.ballots = layBallots(&engine.ensemble, f, wordsOfRun); len(f.ballots) < 3 {
+			t.Fatalf("%d features: %d runs", features, len(f.ballots))
+		}
+		sameMargins(t, engine, rows, 64, "many sets")
 	}
-	engine, err := Compile(e)
-	if err != nil {
-		t.Fatal(err)
-	}
-	rows := make([]float64, 64*e.Features)
-	for i := range rows {
-		rows[i] = float64(random.IntN(1300))
-	}
-	f := engine.double
-	f.ballots = layBallots(&engine.ensemble, f, wordsOfRun)
-	if len(f.ballots) < 3 {
-		t.Fatalf("%d runs", len(f.ballots))
-	}
-	sameMargins(t, engine, rows, 64, "many sets")
 }
 
 // TestEngineDoesNotAllocate holds a batch, a row alone and contributions to the memory of the scratch.
