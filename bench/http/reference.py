@@ -7,6 +7,8 @@
 Versions: requirements.txt beside this file.
 """
 
+import csv
+import io
 import json
 import os
 import sys
@@ -72,19 +74,45 @@ def application():
 
 
 def check(artefact, url):
-    """Each answer must be what scikit-learn gave for the row, to the tolerance of the artefact."""
-    worst = 0.0
+    """Each answer, alone and in the three forms of a batch, must be what scikit-learn gave for the row."""
     with open(os.path.join(artefact, "reference.jsonl")) as f:
-        lines = [json.loads(line) for line in f]
-    for n, line in enumerate(lines):
-        body = json.dumps(line["inputs"]).encode()
-        request = urllib.request.Request(url + "/v1/predict", data=body, headers={"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            got = json.load(answer)["churn_probability"]
-        worst = max(worst, abs(got - line["probability"]))
-        if abs(got - line["probability"]) > 1e-9:
-            sys.exit("row %d: %r, scikit-learn gave %r" % (n, got, line["probability"]))
-    print("%d answers equal scikit-learn's; the largest difference is %g" % (len(lines), worst))
+        rows = [json.loads(line) for line in f]
+    inputs = [row["inputs"] for row in rows]
+
+    def ask(path, media_type, body):
+        request = urllib.request.Request(url + path, data=body.encode(), headers={"Content-Type": media_type})
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.read()
+
+    table = io.StringIO()
+    writer = csv.writer(table)
+    writer.writerow(inputs[0])
+    for row in inputs:
+        writer.writerow("" if v is None else v if isinstance(v, str) else json.dumps(v) for v in row.values())
+
+    def lines(answer):
+        answered = [json.loads(line) for line in answer.splitlines()]
+        if answered.pop() != {"rows": len(rows), "failed": 0}:
+            sys.exit("the answer in lines is not whole")
+        return answered
+
+    batch = "/v1/predict:batch"
+    answers = {
+        "one by one": [json.loads(ask("/v1/predict", "application/json", json.dumps(row))) for row in inputs],
+        "array": json.loads(ask(batch, "application/json", json.dumps(inputs)))["predictions"],
+        "lines": lines(ask(batch, "application/x-ndjson", "\n".join(json.dumps(row) for row in inputs))),
+        "table": lines(ask(batch, "text/csv", table.getvalue())),
+    }
+    worst = 0.0
+    for how, answered in answers.items():
+        for n, (row, answer) in enumerate(zip(rows, answered, strict=True)):
+            difference = abs(answer["churn_probability"] - row["probability"])
+            worst = max(worst, difference)
+            if not difference <= 1e-12:
+                sys.exit("%s, row %d: %r, scikit-learn gave %r" % (how, n, answer, row["probability"]))
+            if answer["churn_probability"] != answers["one by one"][n]["churn_probability"]:
+                sys.exit("%s, row %d: other bits than alone" % (how, n))
+    print("%s: %d rows, alone and as array, lines and table: all equal scikit-learn's; the largest difference is %g" % (os.path.basename(artefact), len(rows), worst))
 
 
 if __name__ == "__main__":
