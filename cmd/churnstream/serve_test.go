@@ -122,27 +122,40 @@ func TestAServerThatIsKilledGivesNoIDTwiceAndItsStoreEqualsTheTopic(t *testing.T
 	}
 	url := api(t, startProcess(t, "serve", "-c", cfg))
 	topic := map[string][]int64{} // offsets of the source by customer, the newest last
-	reader, err := kgo.NewClient(kgo.SeedBrokers(e.brokers...), kgo.ConsumeTopics(e.topic("scores")), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
-	if err != nil {
-		t.Fatal(err)
+	published := 0
+	e.readCommitted(t, e.topic("scores"), func(r *kgo.Record) {
+		_, avro, err := schemas.SplitFrame(r.Value)
+		var s schemas.Score
+		if err == nil {
+			err = schemas.DecodeScore(avro, &s)
+		}
+		if err != nil {
+			t.Error(err)
+		}
+		topic[string(r.Key)] = append(topic[string(r.Key)], s.SourceOffset)
+		published++
+	})
+	counts := map[string]int{} // events by bucket of drift
+	e.readCommitted(t, e.topic("state"), func(r *kgo.Record) {
+		_, avro, err := schemas.SplitFrame(r.Value)
+		var s schemas.DriftState
+		if err == nil {
+			err = schemas.DecodeDriftState(avro, &s)
+		}
+		if err != nil {
+			t.Error(err)
+		}
+		counts[string(r.Key)] = 0
+		for _, n := range s.Counts[0] {
+			counts[string(r.Key)] += int(n)
+		}
+	})
+	counted := 0
+	for _, n := range counts {
+		counted += n
 	}
-	defer reader.Close()
-	for records := 1; records > 0; {
-		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
-		fetched := reader.PollFetches(ctx)
-		cancel()
-		records = fetched.NumRecords()
-		fetched.EachRecord(func(r *kgo.Record) {
-			_, avro, err := schemas.SplitFrame(r.Value)
-			var s schemas.Score
-			if err == nil {
-				err = schemas.DecodeScore(avro, &s)
-			}
-			if err != nil {
-				t.Error(err)
-			}
-			topic[string(r.Key)] = append(topic[string(r.Key)], s.SourceOffset)
-		})
+	if counted != published {
+		t.Errorf("%d predictions count in drift, %d are in the topic: %v", counted, published, counts)
 	}
 	if len(topic) < 300 {
 		t.Errorf("%d of %d predictions are in the topic", len(topic), len(answered))

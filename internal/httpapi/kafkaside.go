@@ -72,6 +72,7 @@ func newKafkaSide(deps *Kafka, s *Server) (*kafkaSide, error) {
 		return nil, err
 	}
 	k.outbox = newOutbox(s.log, s.metrics.lost.Add, k.openLedger)
+	k.outbox.eager = deps.TransactionalPrefix != "" && (s.cfg.PublishPredictions || deps.Audit.Topic != "")
 	return k, nil
 }
 

@@ -30,8 +30,9 @@ type outbox struct {
 	queue chan *submission
 	room  *semaphore.Weighted // in records and predictions
 	lost  func(records float64)
-	// open begins to publish: what is in hand at the first submission and after each failure.
-	open func(context.Context) (ledger, error)
+	// open begins to publish: at the start if eager, else at the first submission, and after each failure.
+	open  func(context.Context) (ledger, error)
+	eager bool
 }
 
 // ledger takes one unit after the other. After an error it is given up.
@@ -113,6 +114,11 @@ func (o *outbox) run(ctx context.Context, ended <-chan struct{}, grace time.Dura
 			}
 		}
 	}()
+	if o.eager { // what a killed predecessor has left open would hold back every reader
+		if err := o.ready(ctx, &open); err != nil {
+			o.log.Warn().Err(err).Msg("predictions cannot be published now")
+		}
+	}
 	var unit []*submission
 	for {
 		unit = unit[:0]
@@ -174,14 +180,24 @@ func (s *submission) size() int {
 func (o *outbox) publish(ctx context.Context, open *ledger, unit []*submission) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
 	defer cancel()
-	if *open == nil {
-		if *open, err = o.open(ctx); err != nil {
-			*open = nil
-			return err
-		}
+	if err := o.ready(ctx, open); err != nil {
+		return err
 	}
 	if err = (*open).write(ctx, unit); err != nil {
 		err = errors.Join(err, (*open).close(ctx))
+		*open = nil
+	}
+	return err
+}
+
+// ready opens where nothing is open.
+func (o *outbox) ready(ctx context.Context, open *ledger) (err error) {
+	if *open != nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
+	defer cancel()
+	if *open, err = o.open(ctx); err != nil {
 		*open = nil
 	}
 	return err
