@@ -16,6 +16,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -41,7 +42,7 @@ type settings struct {
 	query    string
 	pid      int
 	save     string
-	beside   string
+	beside   []string
 }
 
 func run() error {
@@ -58,7 +59,10 @@ func run() error {
 	flag.StringVar(&o.query, "query", "", "of the single predictions, such as explain=0")
 	flag.IntVar(&o.pid, "pid", 0, "of the service: gives its processor time a request")
 	flag.StringVar(&o.save, "save", "", "file for the capacity and the median of a batch")
-	flag.StringVar(&o.beside, "beside", "", "file that -save wrote: gives the ratios")
+	flag.Func("beside", "file that -save wrote: gives the ratios; may be given several times", func(file string) error {
+		o.beside = append(o.beside, file)
+		return nil
+	})
 	example := flag.Bool("example", false, "read an OpenAPI document and write the customer that it shows, for -body")
 	flag.Parse()
 	if *example {
@@ -119,21 +123,21 @@ func compare(o settings, capacity float64, median time.Duration) error {
 	if o.save != "" {
 		return os.WriteFile(o.save, fmt.Appendf(nil, "%g %d", capacity, median), 0o600)
 	}
-	if o.beside == "" {
-		return nil
-	}
-	text, err := os.ReadFile(o.beside)
-	if err != nil {
-		return err
-	}
-	var other float64
-	var batch time.Duration
-	if _, err := fmt.Sscan(string(text), &other, &batch); err != nil {
-		return fmt.Errorf("-beside: %w", err)
-	}
-	fmt.Printf("ratio of throughput (is to be at least 20): %.1f\n", other/capacity)
-	if median > 0 && batch > 0 {
-		fmt.Printf("ratio of batches: %.1f\n", median.Seconds()/batch.Seconds())
+	for _, file := range o.beside {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		var other float64
+		var batch time.Duration
+		if _, err := fmt.Sscan(string(text), &other, (*int64)(&batch)); err != nil {
+			return fmt.Errorf("-beside: %w", err)
+		}
+		fmt.Printf("throughput of %s (is to be at least 20 times): %.1f times", filepath.Base(file), other/capacity)
+		if median > 0 && batch > 0 {
+			fmt.Printf("; batches %.1f times as fast", median.Seconds()/batch.Seconds())
+		}
+		fmt.Println()
 	}
 	return nil
 }
