@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"runtime"
 	"sync"
 	"time"
 )
@@ -50,6 +51,7 @@ func (p *processors) enter(refusable bool) (since time.Time, ok bool) {
 	p.waiting = append(p.waiting, turn)
 	p.mu.Unlock()
 	<-turn
+	runtime.Gosched() // else who is woken runs next, and those who have only to be refused would wait behind all the work
 	return p.now(), true
 }
 
