@@ -29,7 +29,7 @@ func BenchmarkArtefacts(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		for _, n := range []int{1, 64} {
+		for _, n := range []int{1, 64, 300} {
 			rows := referenceBatch(b, dir, m, n)
 			b.Run(entry.Name()+"/batch="+strconv.Itoa(n), func(b *testing.B) {
 				bench(b, m, scoring.ScorerConfig{}, rows)

@@ -73,9 +73,17 @@ const treeModel = `{"steps":[{"type":"trees","columns":["city","tenure_days"],"o
 	`"left":[1,-1,-1],"right":[2,-1,-1],"column":[1,0,0],"threshold":[2.5,0,0],"values":[0,0.25,0.75],"cover":[4,3,1]}]}}],` +
 	`"output":{"margin":["p"],"probability":["p"]}}`
 
+// mixedModel has a background by which its margin, a probability, is explained.
+const mixedModel = `{"steps":[{"type":"linear","columns":["city","tenure_days"],"outputs":["m"],"parameters":{"coefficients":[[0.5,-1]],"intercepts":[1]}},` +
+	`{"type":"logistic","columns":["m"],"outputs":["p"]}],"output":{"margin":["p"],"probability":["p"]},"background":[{"tenure_days":1,` +
+	`"monthly_spend":2,"support_tickets_30d":3,"last_login_hours":4,"city":5,"registered_via":6,"transaction_date":7,` +
+	`"membership_expire_date":8,"plan_tier":"pro","country":null,"joined":"2024-01-31"}]}`
+
 func TestHostilePipelinesAreRefusedWithTheirPlace(t *testing.T) {
-	if _, err := loadHostile(t, []byte(treeModel)); err != nil {
-		t.Fatal(err)
+	for _, model := range []string{treeModel, mixedModel} {
+		if _, err := loadHostile(t, []byte(model)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	tree := func(old, new string) string {
 		if !strings.Contains(treeModel, old) {
@@ -165,13 +173,15 @@ func TestMemoryOfAHostilePipelineIsBoundedByItsFile(t *testing.T) {
 		return fmt.Sprintf(`{"steps":[{"type":%q,"columns":[%s],"outputs":[%s],"parameters":{%s}}],"output":{"margin":["0"],"probability":["0"]}}`, kind, repeated(n, `"city"`), names(n), parameters)
 	}
 	for name, model := range map[string]string{
-		"many columns":       wide("logistic", ""),
-		"many columns mixed": wide("normalize", `"norm":"l2"`),
-		"many empty trees":   strings.Replace(treeModel, `"trees":[{`, `"trees":[`+repeated(n, "{}")+`,{`, 1),
-		"many empty steps":   `{"steps":[` + repeated(n, `{"type":"share","columns":[],"outputs":[]}`) + `],"output":{"margin":["city"],"probability":["city"]}}`,
-		"many categories":    `{"steps":[{"type":"one_hot","columns":["plan_tier"],"outputs":[` + names(n) + `],"parameters":{"encodings":[{"texts":[` + names(n) + `],"unknown":0}],"positions":[[` + repeated(n, "1") + `]],"widths":[` + fmt.Sprint(n) + `]}}, {"type":"linear","columns":[` + names(n) + `],"outputs":["m"],"parameters":{"coefficients":[[` + repeated(n, "1") + `]],"intercepts":[0],"background":[` + repeated(n, "0") + `]}}],"output":{"margin":["m"],"probability":["m"]}}`,
-		"deep nesting":       `{"steps":[{"type":"linear","parameters":` + strings.Repeat(`{"a":`, n),
-		"deep lists":         `{"steps":` + strings.Repeat(`[`, n),
+		"many columns":          wide("logistic", ""),
+		"many columns mixed":    wide("normalize", `"norm":"l2"`),
+		"many empty trees":      strings.Replace(treeModel, `"trees":[{`, `"trees":[`+repeated(n, "{}")+`,{`, 1),
+		"many empty steps":      `{"steps":[` + repeated(n, `{"type":"share","columns":[],"outputs":[]}`) + `],"output":{"margin":["city"],"probability":["city"]}}`,
+		"many categories":       `{"steps":[{"type":"one_hot","columns":["plan_tier"],"outputs":[` + names(n) + `],"parameters":{"encodings":[{"texts":[` + names(n) + `],"unknown":0}],"positions":[[` + repeated(n, "1") + `]],"widths":[` + fmt.Sprint(n) + `]}}, {"type":"linear","columns":[` + names(n) + `],"outputs":["m"],"parameters":{"coefficients":[[` + repeated(n, "1") + `]],"intercepts":[0],"background":[` + repeated(n, "0") + `]}}],"output":{"margin":["m"],"probability":["m"]}}`,
+		"many background rows":  strings.Replace(treeModel, `"output"`, `"background":[`+repeated(n, "{}")+`],"output"`, 1),
+		"a wide background row": strings.Replace(treeModel, `"output"`, `"background":[{`+strings.ReplaceAll(names(n), `",`, `":1,`)+`:1}],"output"`, 1),
+		"deep nesting":          `{"steps":[{"type":"linear","parameters":` + strings.Repeat(`{"a":`, n),
+		"deep lists":            `{"steps":` + strings.Repeat(`[`, n),
 	} {
 		t.Run(name, func(t *testing.T) {
 			var before, after runtime.MemStats
@@ -187,6 +197,7 @@ func TestMemoryOfAHostilePipelineIsBoundedByItsFile(t *testing.T) {
 
 func FuzzLoadModelFile(f *testing.F) {
 	f.Add([]byte(treeModel))
+	f.Add([]byte(mixedModel))
 	files, err := filepath.Glob("testdata/sklearn/1.9.1/*.json.gz")
 	if err != nil || len(files) == 0 {
 		f.Fatalf("no goldens: %v", err)
