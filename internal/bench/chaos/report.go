@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"slices"
+	"time"
 )
 
 // writeReport sums up outcomes as Markdown: by number of brokers, by kind of fault.
@@ -68,7 +70,48 @@ func writeReport(w io.Writer, paths []string) error {
 		}
 		fmt.Fprintln(w)
 	}
+	for i := range all {
+		writeSizes(w, &all[i])
+	}
 	return nil
+}
+
+// longLived is from when on it is worth looking whether a process grew.
+const longLived = 30 * time.Minute
+
+// writeSizes says how large the workers were that lived long: in each quarter of their lives the median and the largest.
+func writeSizes(w io.Writer, o *outcome) {
+	names := slices.Sorted(maps.Keys(o.Sizes))
+	for _, name := range names {
+		sizes := o.Sizes[name]
+		lived := time.Duration(len(sizes)) * sizeEvery
+		if lived < longLived {
+			continue
+		}
+		fmt.Fprintf(w, "\nSeed %d, %.0f events/s, %s, %s after its start: median and maximum of each quarter\n\n| | 1st | 2nd | 3rd | 4th |\n|---|---|---|---|---|\n",
+			o.Seed, o.Rate, name, lived.Round(time.Minute))
+		for _, m := range []struct {
+			name string
+			of   func(*size) float64
+		}{
+			{"goroutines", func(z *size) float64 { return float64(z.Goroutines) }},
+			{"heap, MB", func(z *size) float64 { return float64(z.Heap) / 1e6 }},
+			{"resident, MB", func(z *size) float64 { return float64(z.Resident) / 1e6 }},
+			{"descriptors", func(z *size) float64 { return float64(z.Descriptors) }},
+			{"sockets", func(z *size) float64 { return float64(z.Sockets) }},
+		} {
+			fmt.Fprintf(w, "| %s |", m.name)
+			for quarter := range 4 {
+				var of []float64
+				for i := len(sizes) * quarter / 4; i < len(sizes)*(quarter+1)/4; i++ {
+					of = append(of, m.of(&sizes[i]))
+				}
+				slices.Sort(of)
+				fmt.Fprintf(w, " %.0f / %.0f |", of[len(of)/2], of[len(of)-1])
+			}
+			fmt.Fprintln(w)
+		}
+	}
 }
 
 // sum of the rounds with one number of brokers.
