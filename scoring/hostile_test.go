@@ -73,14 +73,14 @@ const treeModel = `{"steps":[{"type":"trees","columns":["city","tenure_days"],"o
 	`"left":[1,-1,-1],"right":[2,-1,-1],"column":[1,0,0],"threshold":[2.5,0,0],"values":[0,0.25,0.75],"cover":[4,3,1]}]}}],` +
 	`"output":{"margin":["p"],"probability":["p"]}}`
 
-// mixedModel has a background by which its margin, a probability, is explained.
-const mixedModel = `{"steps":[{"type":"linear","columns":["city","tenure_days"],"outputs":["m"],"parameters":{"coefficients":[[0.5,-1]],"intercepts":[1]}},` +
+// explainedByRows has a background by which its margin, a probability, is explained.
+const explainedByRows = `{"steps":[{"type":"linear","columns":["city","tenure_days"],"outputs":["m"],"parameters":{"coefficients":[[0.5,-1]],"intercepts":[1]}},` +
 	`{"type":"logistic","columns":["m"],"outputs":["p"]}],"output":{"margin":["p"],"probability":["p"]},"background":[{"tenure_days":1,` +
 	`"monthly_spend":2,"support_tickets_30d":3,"last_login_hours":4,"city":5,"registered_via":6,"transaction_date":7,` +
 	`"membership_expire_date":8,"plan_tier":"pro","country":null,"joined":"2024-01-31"}]}`
 
 func TestHostilePipelinesAreRefusedWithTheirPlace(t *testing.T) {
-	for _, model := range []string{treeModel, mixedModel} {
+	for _, model := range []string{treeModel, explainedByRows} {
 		if _, err := loadHostile(t, []byte(model)); err != nil {
 			t.Fatal(err)
 		}
@@ -197,7 +197,7 @@ func TestMemoryOfAHostilePipelineIsBoundedByItsFile(t *testing.T) {
 
 func FuzzLoadModelFile(f *testing.F) {
 	f.Add([]byte(treeModel))
-	f.Add([]byte(mixedModel))
+	f.Add([]byte(explainedByRows))
 	files, err := filepath.Glob("testdata/sklearn/1.9.1/*.json.gz")
 	if err != nil || len(files) == 0 {
 		f.Fatalf("no goldens: %v", err)
