@@ -1,6 +1,8 @@
 package drift
 
 import (
+	"time"
+
 	"github.com/cespare/xxhash/v2"
 
 	"github.com/churnstream/churnstream/schemas"
@@ -34,6 +36,28 @@ func (g *Groups) DesignEffect() float64 {
 		squares += (float64(events) - mean) * (float64(events) - mean)
 	}
 	return max(1, squares/((schemas.DriftGroups-1)*mean))
+}
+
+// DesignEffectWithin is the design effect of a window that lasts so long, with what longer ones say of it: whoever has come
+// is most likely to come again soon, so that the events that a customer adds to one of his own fall off with the window's
+// length no faster than the length itself. It holds a short window's estimate, when chance makes it small, to what many
+// more events say; but only up to twice the estimate, since what is more than chance, such as a bot that has gone, is not
+// the shorter window's.
+func (g *Groups) DesignEffectWithin(length time.Duration, longer []Lasting) float64 {
+	design := g.DesignEffect()
+	least := design
+	for _, l := range longer {
+		if l.Length > length {
+			least = max(least, 1+(l.Design-1)*float64(length)/float64(l.Length))
+		}
+	}
+	return min(least, 2*design)
+}
+
+// Lasting is the design effect of a window and its length.
+type Lasting struct {
+	Design float64
+	Length time.Duration
 }
 
 // largestShare is the part of all events that the largest group has.

@@ -137,6 +137,9 @@ func (p *Profile) newWindow(horizon time.Duration, end int64) *Window {
 // EffectiveCustomers is the number of independent customers that the window's events are worth.
 func (w *Window) EffectiveCustomers() float64 { return float64(w.Events) / w.Groups.DesignEffect() }
 
+// length is how long it lasts, from its first bucket on.
+func (w *Window) length() time.Duration { return time.Duration(w.End-w.Start) * time.Millisecond }
+
 func (w *Window) addCells(c *cells, places int) {
 	for place, n := range c.counts[:places] {
 		w.Counts[place] += uint64(n)
@@ -289,9 +292,17 @@ func (p *Profile) judge(rule *Rule, feature int, windows, whole []*Window) Findi
 	f := &p.Features[feature]
 	finding := Finding{Feature: f.Name, Judgements: make([]Judgement, len(windows))}
 	customers := p.Customers(f)
-	for h, w := range windows {
+	lasting := make([]Lasting, len(whole))
+	for h, w := range whole {
+		_, groups := p.feature(feature, w)
+		lasting[h] = Lasting{Design: groups.DesignEffect(), Length: w.length()}
+	}
+	judge := func(w *Window) Judgement {
 		counts, groups := p.feature(feature, w)
-		finding.Judgements[h] = rule.Judge(counts, f.Shares, groups, customers)
+		return rule.JudgeBy(groups.DesignEffectWithin(w.length(), lasting), counts, f.Shares, groups, customers)
+	}
+	for h, w := range windows {
+		finding.Judgements[h] = judge(w)
 	}
 	finding.Standing = standing(finding.Judgements)
 	finding.State = finding.Judgement().State
@@ -299,8 +310,7 @@ func (p *Profile) judge(rule *Rule, feature int, windows, whole []*Window) Findi
 	for h, w := range whole {
 		j := &finding.Judgements[h]
 		if w != windows[h] {
-			counts, groups := p.feature(feature, w)
-			judgement := rule.Judge(counts, f.Shares, groups, customers)
+			judgement := judge(w)
 			j = &judgement
 		}
 		if calm, known := rule.Calm(j, len(f.Labels)); known {

@@ -3,6 +3,7 @@ package drift
 import (
 	"math/rand/v2"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
@@ -169,4 +170,49 @@ func TestCustomersOfOnePartitionSpreadOverAllGroups(t *testing.T) {
 	for g, n := range groups {
 		require.InDelta(t, 100, n, 60, "group %d", g)
 	}
+}
+
+func TestLongerWindowsHoldTheDesignEffectOfAShortOne(t *testing.T) {
+	spread := func(every, extra uint64) *Groups { // half of the groups have more
+		g := &Groups{}
+		for i := range g {
+			g[i] = every + extra*uint64(i%2)
+		}
+		return g
+	}
+	ten, hour := spread(100, 0), spread(600, 130)
+	long := []Lasting{{ten.DesignEffect(), 10 * time.Minute}, {hour.DesignEffect(), time.Hour}}
+	require.Equal(t, 1.0, ten.DesignEffect())
+	require.InDelta(t, 6.45, hour.DesignEffect(), 0.01)
+	require.InDelta(t, 1+(hour.DesignEffect()-1)/6, ten.DesignEffectWithin(10*time.Minute, long), 1e-12)
+	require.Equal(t, hour.DesignEffect(), hour.DesignEffectWithin(time.Hour, long), "nothing is longer")
+	require.Equal(t, 1.0, ten.DesignEffectWithin(time.Hour, long))
+	bot := []Lasting{{3000, 6 * time.Hour}}
+	require.Equal(t, 2.0, ten.DesignEffectWithin(10*time.Minute, bot), "more than chance is not the short window's")
+	require.Equal(t, 1.0, ten.DesignEffectWithin(10*time.Minute, []Lasting{{1, 6 * time.Hour}}))
+}
+
+// TestEvaluationHoldsAShortWindowToTheCustomersOfLongerOnes: in the first fifty minutes ten customers make all events, in
+// the last ten minutes each is another's.
+func TestEvaluationHoldsAShortWindowToTheCustomersOfLongerOnes(t *testing.T) {
+	a, profile, contract := newAccumulator(t, minutes)
+	rows, probabilities := customers(contract, 6000, 8)
+	keys := customerKeys(6000)
+	start := align(hour, minute)
+	for i := range 6000 {
+		numbers, categories := rows.Row(i)
+		at, key := start+int64(i)*600, keys[i]
+		if i < 5000 {
+			key = keys[i%10]
+		}
+		a.Observe(int64(i), at, key, numbers, categories, probabilities[i])
+	}
+	a.Commit()
+	population := newPopulation(t, profile)
+	require.NoError(t, a.Committed(func(_ []byte, state *schemas.DriftState) error { return population.Apply(state) }))
+	watermark, _ := population.Watermark()
+	e := population.Evaluate(watermark-1, nil)
+	j, w := e.Findings[0].Judgements[0], e.Windows[0]
+	require.Equal(t, uint64(1000), j.Events)
+	require.InDelta(t, 2, w.EffectiveCustomers()/j.Customers, 1e-9)
 }

@@ -119,12 +119,16 @@ func NewReportRule(cfg RuleConfig, questions int, chance float64) (*Rule, error)
 // Judge compares the counts of a feature's places with its reference shares. groups are the events of each customer
 // group in the same window, referenceCustomers the independent customers of the profile.
 func (r *Rule) Judge(counts []uint64, reference []float64, groups *Groups, referenceCustomers float64) Judgement {
+	return r.JudgeBy(groups.DesignEffect(), counts, reference, groups, referenceCustomers)
+}
+
+// JudgeBy is Judge where more is known of the design effect than the window's own groups tell.
+func (r *Rule) JudgeBy(design float64, counts []uint64, reference []float64, groups *Groups, referenceCustomers float64) Judgement {
 	j := Judgement{State: StateOK, PSI: math.NaN(), Evidence: math.NaN(), Visible: math.NaN()}
 	for _, c := range counts {
 		j.Events += c
 	}
 	places := float64(len(counts))
-	design := groups.DesignEffect()
 	j.Customers = float64(j.Events) / design
 	switch needed := r.cfg.CustomersAPlace * places; {
 	case referenceCustomers < r.cfg.ReferenceAPlace*(places-1)/r.cfg.Shift:

@@ -81,6 +81,7 @@ type windows struct {
 	counts   [len(horizons)][features][places]uint64
 	groups   [len(horizons)]drift.Groups
 	reach    [len(horizons)]float64 // what the index must pass before the rule can have its evidence
+	lasting  [len(horizons)]drift.Lasting
 }
 
 func newWindows(features int) *windows {
@@ -96,20 +97,23 @@ func (w *windows) add(t int, needed float64) {
 		for start := max(0, begin(t+1, t+1-length)); w.start[h] < start; w.start[h]++ {
 			w.change(h, w.start[h], ^uint64(0))
 		}
-		w.reach[h] = reach(needed, w.groups[h])
+		w.lasting[h] = drift.Lasting{Design: w.groups[h].DesignEffect(), Length: time.Duration(t+1-w.start[h]) * time.Minute}
+	}
+	for h := range horizons {
+		w.reach[h] = reach(needed, &w.groups[h], w.design(&w.groups[h], w.lasting[h].Length))
 	}
 }
 
 // reach is a lower bound of the index of windows that have the evidence. Such a window a lies Σ a·ln(a/q) from the mixture
 // q = e + t(a−e) whose index is d. That is at most Σ (a−q)·ln(a/q) ≤ (1−t)(w − d/t) for a window of index w, because the
 // index of mixtures is convex in t, and so at most (√w − √d)², whatever t is.
-func reach(needed float64, groups drift.Groups) float64 {
+func reach(needed float64, groups *drift.Groups, design float64) float64 {
 	const shift, nu = 0.1, places - 1
 	events := 0.0
 	for _, g := range groups {
 		events += float64(g)
 	}
-	customers := events / groups.DesignEffect()
+	customers := events / design
 	if customers == 0 {
 		return math.Inf(1)
 	}
@@ -117,6 +121,10 @@ func reach(needed float64, groups drift.Groups) float64 {
 	distance := math.Sqrt(nu+lambda+2*math.Sqrt((nu+2*lambda)*needed)+2*needed) - math.Sqrt(lambda)
 	root := math.Sqrt(shift) + distance/math.Sqrt(2*customers)
 	return root * root
+}
+
+func (w *windows) design(groups *drift.Groups, length time.Duration) float64 {
+	return groups.DesignEffectWithin(length, w.lasting[:])
 }
 
 // unsmoothed is the index of a window of which the reference has a millionth part, as an empty place would make it infinite.
@@ -193,7 +201,7 @@ func (w *windows) judge(f, t int, at *watch, rule *drift.Rule, s *scenario, shar
 		if !at.alarms[evidenceRule].on && at.mark <= w.start[h] && (most(counts[:], shares) < 0.1 || unsmoothed(counts[:], shares) < w.reach[h]) {
 			continue // the rule has nothing against it, or not enough
 		}
-		whole := rule.Judge(counts[:], shares, groups, s.reference)
+		whole := rule.JudgeBy(w.design(groups, w.lasting[h].Length), counts[:], shares, groups, s.reference)
 		if at.alarms[evidenceRule].on && !known {
 			var calm bool
 			if calm, known = rule.Calm(&whole, places); known {
@@ -215,7 +223,7 @@ func (w *windows) judge(f, t int, at *watch, rule *drift.Rule, s *scenario, shar
 		if start := begin(t+1, max(at.mark, t+1-length)); start > w.start[h] {
 			c := &at.cuts[h]
 			c.move(w, f, start, t+1)
-			whole = rule.Judge(c.counts[:], shares, &c.groups, s.reference)
+			whole = rule.JudgeBy(w.design(&c.groups, time.Duration(t+1-start)*time.Minute), c.counts[:], shares, &c.groups, s.reference)
 		}
 		raise = whole.State == drift.StateDrifting
 	}
