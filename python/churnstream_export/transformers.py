@@ -594,7 +594,13 @@ def _in_own_precision(program: Program, step: Any, name: str, made: list[Column]
 
 def _select(program: Program, step: Any, columns: Sequence[Column], rows: Any, kinds: Kinds) -> list[Column]:
     if not any(c.category for c in columns):
-        _require(program, step, columns)
+        call = step.transform
+        if hasattr(rows, "iloc"):  # with set_output("pandas") a selector looks at no value of a data frame
+
+            def call(X: Any) -> Any:
+                return step.transform(pd.DataFrame(X, columns=rows.columns))
+
+        program.require(columns, *[r for r in refusals(call, len(columns)) if r != "single"])
     return [c for c, keep in zip(columns, step.get_support()) if keep]
 
 

@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 import shap
 import sklearn
-from goldens import CHURN, GAPS, LEVEL, NUMBERS, TEXTS, cells, columns, logistic, one_hot, table, tree
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.ensemble import (
     ExtraTreesClassifier,
@@ -31,6 +30,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from churnstream_export import export
+from goldens import CHURN, GAPS, LEVEL, NUMBERS, TEXTS, cells, columns, logistic, one_hot, table, tree
 
 warnings.filterwarnings("ignore")
 PLACE = Path(__file__).parent / "contributions"

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from goldens import VERSION, answers, number
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import (
@@ -54,6 +53,7 @@ from sklearn.svm import SVC, LinearSVC
 from sklearn.tree import DecisionTreeClassifier, ExtraTreeClassifier
 
 from churnstream_export import DateParts, DaysBetween, ExportError, export
+from goldens import VERSION, answers, number
 
 warnings.filterwarnings("ignore")
 SPARSE = "sparse_output" if VERSION >= (1, 2) else "sparse"
