@@ -164,11 +164,15 @@ func (s *Server) erase(ctx context.Context, in *customerInput) (*bodyOf[Erasure]
 	if err := s.store.forget([]byte(in.ID)); err != nil {
 		return nil, s.fault(x, err)
 	}
-	return &bodyOf[Erasure]{Erasure{
+	erasure := Erasure{
 		CustomerID: in.ID,
 		Erased:     []string{"scores in the store of this server", "scores in the stores of other servers, when they read the tombstone", "scores in the topic " + topic + ", if it is compacted, when the broker cleans it"},
 		Remains:    []string{"events in the topic " + s.deps.Kafka.Events.Topic, "dead letters", "scores in a topic that is not compacted, until its retention ends", "copies that other readers made", "new scores, if events of the customer still come"},
-	}}, nil
+	}
+	if audit := s.deps.Kafka.Audit.Topic; audit != "" {
+		erasure.Remains = append(erasure.Remains, "predictions and their inputs in the topic "+audit+", until its retention ends")
+	}
+	return &bodyOf[Erasure]{erasure}, nil
 }
 
 // publishFault says why records were not acknowledged. What the broker said is in the log.

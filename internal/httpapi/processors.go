@@ -60,7 +60,8 @@ func (p *processors) leave(since time.Time) {
 	held := p.now().Sub(since)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.held += (held - p.held) / 32
+	// One that the machine held up for long says little of the next ones.
+	p.held += (min(held, 4*p.held+100*time.Microsecond) - p.held) / 32
 	if len(p.waiting) == 0 {
 		p.busy--
 		return
