@@ -137,8 +137,11 @@ func newBallots[K key](e *Ensemble, f *forest[K], first, last int) *ballots[K] {
 	b.addColumns()
 	most, walked := 0, 0.0
 	for i := range f.trees[first:last] {
-		choices, depth := b.addTree(&f.trees[first+i])
-		most = max(most, choices)
+		t := &f.trees[first+i]
+		choices, depth := b.addTree(t)
+		if most = max(most, choices); t.mixed {
+			depth *= 3 // a step that may ask for a set takes as many times as long
+		}
 		walked += depth
 	}
 	if e.Sum == Float32 {
@@ -154,7 +157,7 @@ func newBallots[K key](e *Ensemble, f *forest[K], first, last int) *ballots[K] {
 	return b.ballots
 }
 
-// weigh sets least by what was measured, in cycles of one processor.
+// weigh sets least by what was measured, in cycles of one processor; walked is the steps of a row.
 func (b *ballotBuilder[K]) weigh(walked float64) {
 	block := 3*float64(len(b.choices)) + 25*float64(len(b.trees)) + 3.5*float64(b.results) + 1.3*float64(len(b.members))
 	row := 1.6*float64(len(b.trees)) + 25*float64(len(b.columns))
