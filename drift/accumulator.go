@@ -325,19 +325,6 @@ func (a *Accumulator) absorbs(d *delta) int64 {
 	return max(0, min(a.committed.levels[d.level-1].oldest(a.newest), d.end))
 }
 
-// Next is the offset behind the newest event that the committed counts hold; 0 where they hold none.
-func (a *Accumulator) Next() int64 {
-	next := int64(0)
-	for level := range a.committed.levels {
-		for i := range a.committed.levels[level].slots {
-			if b := &a.committed.levels[level].slots[i]; b.start != noBucket {
-				next = max(next, b.next)
-			}
-		}
-	}
-	return next
-}
-
 // Committed shows the absolute counts of every committed bucket; what States said, as of the last Commit. Key and state
 // are valid during the call only.
 func (a *Accumulator) Committed(emit func(key []byte, state *schemas.DriftState) error) error {

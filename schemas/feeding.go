@@ -14,7 +14,7 @@ import (
 type Feeding struct {
 	Usable      bool          `json:"usable"`      // false: every event would be a dead letter
 	Fingerprint string        `json:"fingerprint"` // CRC-64-AVRO, hex
-	Inputs      []InputSource `json:"inputs"`
+	Inputs      []InputSource `json:"inputs"`      // empty where the schema is refused as a whole
 	// Faults are reasons against the schema that belong to no input.
 	Faults []string `json:"faults,omitempty"`
 	// Refused are the reasons for which single events would be dead letters, by the branch or symbol that they carry.
@@ -58,10 +58,12 @@ func Feed(contract Contract, reader string, schema Schema) (Feeding, error) {
 	c := newCompiler(contract, "event")
 	faults, err := c.compile(writer, plan.reader, contractTree(contract))
 	f := Feeding{Usable: err == nil && len(faults) == 0, Fingerprint: fmt.Sprintf("%016x", writer.CRC64())}
-	if err != nil {
-		f.Faults = append(f.Faults, err.Error())
-	} else if err := secondOpinion(writer); err != nil {
-		f.Usable, f.Faults = false, append(f.Faults, err.Error())
+	if err == nil {
+		err = secondOpinion(writer)
+	}
+	if err != nil { // it is refused as a whole: of the inputs nothing can be said
+		f.Usable, f.Inputs, f.Faults = false, []InputSource{}, append(f.Faults, err.Error())
+		return f, nil
 	}
 	for i := range contract.Inputs {
 		f.Inputs = append(f.Inputs, c.sources[i].of(&contract.Inputs[i]))
@@ -126,7 +128,9 @@ func (s *source) of(in *Input) InputSource {
 // WriteText writes a table of the inputs and the verdict.
 func (f Feeding) WriteText(out io.Writer) error {
 	w := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
-	fmt.Fprintln(w, "INPUT\tKIND\tSTATUS\tWRITER'S TYPE\tHOW")
+	if len(f.Inputs) > 0 {
+		fmt.Fprintln(w, "INPUT\tKIND\tSTATUS\tWRITER'S TYPE\tHOW")
+	}
 	for _, in := range f.Inputs {
 		how := in.Conversion
 		switch {

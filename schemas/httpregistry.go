@@ -309,7 +309,7 @@ func (r *HTTPRegistry) ask(ctx context.Context, key schemaKey, patience time.Dur
 	var answer sr.Schema
 	err = r.retry(ctx, patience, func(ctx context.Context) (err error) {
 		answer, err = r.client.SchemaByID(ctx, int(key.id))
-		return err
+		return whole(answer, err)
 	})
 	if code(err) == sr.ErrSchemaNotFound.Code {
 		return found, notFound(key)
@@ -378,9 +378,17 @@ func (r *HTTPRegistry) version(ctx context.Context, at subjectVersion, patience 
 	err = r.retry(sr.WithParams(ctx, sr.ShowDeleted), patience, func(ctx context.Context) error {
 		answer, err := r.client.SchemaByVersion(ctx, at.subject, at.version)
 		schema = answer.Schema
-		return err
+		return whole(schema, err)
 	})
 	return schema, err
+}
+
+// whole refuses an answer of success without a schema in it: whoever gave it is no working registry, so this is an outage.
+func whole(schema sr.Schema, err error) error {
+	if err == nil && strings.TrimSpace(schema.Schema) == "" {
+		return errors.New("the answer holds no schema")
+	}
+	return err
 }
 
 // maxReferences bounds the schemas that one schema refers to.
@@ -466,7 +474,7 @@ func (r *HTTPRegistry) Latest(ctx context.Context, subject string) (schema Schem
 	var answer sr.SubjectSchema
 	err = r.retry(ctx, r.cfg.RetryFor, func(ctx context.Context) (err error) {
 		answer, err = r.client.SchemaByVersion(ctx, subject, -1)
-		return err
+		return whole(answer.Schema, err)
 	})
 	switch {
 	case code(err) == sr.ErrSubjectNotFound.Code, code(err) == sr.ErrVersionNotFound.Code:

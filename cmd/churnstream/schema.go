@@ -31,7 +31,7 @@ type contracts struct {
 
 // publishedContract is a schema that a worker registers when it starts, the event's own first.
 type publishedContract struct {
-	Topic       string          `json:"topic,omitempty"` // nothing: the header of dead letters
+	Topic       string          `json:"topic,omitempty"` // nothing: the header of dead letters; "-": a subject of one's own
 	Subject     string          `json:"subject"`
 	Fingerprint string          `json:"fingerprint"` // CRC-64-AVRO, hex
 	SHA256      string          `json:"sha256"`
@@ -58,7 +58,12 @@ func (c contracts) WriteText(out io.Writer) error {
 
 type registered []publishedContract
 
-func (r registered) WriteText(out io.Writer) error { return writePublished(out, r) }
+func (r registered) WriteText(out io.Writer) error {
+	if len(r) == 0 {
+		return nil
+	}
+	return writePublished(out, r)
+}
 
 func writePublished(out io.Writer, list []publishedContract) error {
 	w := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
@@ -323,7 +328,7 @@ func own(path, subject string) ([]publishedContract, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := describe(worker.Publication{Subject: subject, Schema: text})
+	p, err := describe(worker.Publication{Topic: "-", Subject: subject, Schema: text})
 	if err != nil {
 		return nil, usageError(err)
 	}

@@ -51,13 +51,12 @@ func (m *memory) least(p consumer.TopicPartition, counted int64) int64 {
 	return max(m.committed[p], counted)
 }
 
-// remembered gives the partition's committed offset: that which the coordinator gave, unless it is known to be older. The
-// statistics are restored by now. They prove an offset where they are committed with it.
-func (t *task) remembered(ctx context.Context, offset int64) (int64, error) {
+// remembered gives the partition's committed offset: that which the coordinator gave, unless it is known to be older.
+// Counted is where the statistics end that the group has written; they prove an offset where they are committed with it.
+func (t *task) remembered(ctx context.Context, offset, counted int64) (int64, error) {
 	w := t.worker
-	counted := int64(0)
-	if t.counts != nil && w.cfg.Delivery == config.ExactlyOnce {
-		counted = t.counts.Next()
+	if w.cfg.Delivery != config.ExactlyOnce {
+		counted = 0
 	}
 	least := w.memory.least(t.source, counted)
 	if max(offset, 0) >= least { // -1: there is none

@@ -118,3 +118,21 @@ func TestOffsetsThatWereResetAreReadAgain(t *testing.T) {
 		t.Errorf("%d scores, want 160: 60 events are read again", n)
 	}
 }
+
+// TestAnotherGroupReadsFromItsOwnStart: what one group has counted says nothing of another one's offsets.
+func TestAnotherGroupReadsFromItsOwnStart(t *testing.T) {
+	e := newEnvironment(t, testkit.Brokers(t), partitions{events: 1, scores: 1, states: 1})
+	w := e.start(nil).ready(1)
+	e.feed(100)
+	e.drained()
+	w.end()
+	e.cfg.Group.ID += "-other"
+	w = e.start(nil).ready(1)
+	e.drained()
+	if got := w.value("churnstream_forgotten_offsets_total"); got != 0 {
+		t.Errorf("forgotten offsets: %v", got)
+	}
+	if n := len(e.scores()); n != 200 {
+		t.Errorf("%d scores, want 200: the other group reads all events, too", n)
+	}
+}

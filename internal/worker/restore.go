@@ -16,14 +16,20 @@ func (w *Worker) statePartition(input int32) int32 {
 	return input % int32(w.partitions[w.cfg.Topics.DriftState])
 }
 
-// newCounts gives the accumulator of a partition with what its earlier owners committed.
-func (w *Worker) newCounts(ctx context.Context, source consumer.TopicPartition) (*drift.Accumulator, error) {
+// headerGroup says whose offsets were committed with a drift state.
+const headerGroup = "churnstream.group"
+
+// newCounts gives the accumulator of a partition with what its earlier owners committed, and the offset that their group
+// had committed by then, 0 where that is not known.
+func (w *Worker) newCounts(ctx context.Context, source consumer.TopicPartition) (*drift.Accumulator, int64, error) {
 	counted := drift.Source{ModelDigest: w.model.Digest(), Topic: source.Topic, Partition: source.Partition}
 	counts, err := drift.NewAccumulator(w.profile, w.model.Contract(), DriftWindow(w.cfg), counted, w.driftMetrics)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	return counts, w.restores[w.statePartition(source.Partition)].restore(ctx, counts)
+	r := &restoring{source: source, counts: counts}
+	err = w.restores[w.statePartition(source.Partition)].restore(ctx, r)
+	return counts, r.committed, err
 }
 
 // restores reads one partition of the state topic for the tasks that want their counts from it. Those that come while it
@@ -38,8 +44,10 @@ type restores struct {
 
 // restoring is an accumulator that waits for its counts.
 type restoring struct {
-	counts *drift.Accumulator
-	done   bool // under the turn
+	source    consumer.TopicPartition
+	counts    *drift.Accumulator
+	committed int64 // by this worker's group, together with a state
+	done      bool  // under the turn
 }
 
 func (w *Worker) newRestores(statePartition int32) *restores {
@@ -50,18 +58,20 @@ func (w *Worker) newRestores(statePartition int32) *restores {
 		read: func(ctx context.Context, into []*restoring) error {
 			_, err := tail.ReadPartition(ctx, w.client, w.restoring, states, func(b *consumer.Batch) error {
 				for i := range b.Records {
-					if r := &b.Records[i]; r.Value == nil {
+					r := &b.Records[i]
+					if r.Value == nil {
 						for _, each := range into {
 							each.counts.Deleted(r.Key)
 						}
 						continue
 					}
-					err := decodeState(&b.Records[i], &state)
+					ours := header(r, headerGroup) == w.cfg.Group.ID
+					err := decodeState(r, &state)
 					for k := 0; k < len(into) && err == nil; k++ {
-						err = into[k].counts.Restore(&state) // passes over what is not its own
+						err = into[k].restore(&state, ours)
 					}
 					if err != nil { // not written by a worker: it must not stop the scores
-						w.log.Error().Err(err).Int32("partition", states.Partition).Int64("offset", b.Records[i].Offset).Msg("a drift state cannot be restored and does not count")
+						w.log.Error().Err(err).Int32("partition", states.Partition).Int64("offset", r.Offset).Msg("a drift state cannot be restored and does not count")
 					}
 				}
 				return nil
@@ -71,10 +81,27 @@ func (w *Worker) newRestores(statePartition int32) *restores {
 	}
 }
 
+// restore takes a state, and passes over what is not its own.
+func (r *restoring) restore(state *schemas.DriftState, ours bool) error {
+	if ours && state.Topic == r.source.Topic && state.Partition == r.source.Partition {
+		r.committed = max(r.committed, state.NextOffset)
+	}
+	return r.counts.Restore(state)
+}
+
+// header is the value of a header, empty where there is none.
+func header(r *consumer.Record, name string) string {
+	for n, value := range r.EachHeader() {
+		if string(n) == name {
+			return string(value)
+		}
+	}
+	return ""
+}
+
 // restore fills counts. A reading that fails is the failure of the task that read; the others read for themselves, with
 // accumulators that are theirs alone again: restoring a bucket twice gives the same counts.
-func (r *restores) restore(ctx context.Context, counts *drift.Accumulator) error {
-	mine := &restoring{counts: counts}
+func (r *restores) restore(ctx context.Context, mine *restoring) error {
 	r.mu.Lock()
 	r.waiting = append(r.waiting, mine)
 	r.mu.Unlock()

@@ -129,13 +129,14 @@ func (t *task) own(fetch, work context.Context) (progressed bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	counted := int64(0)
 	if t.worker.cfg.Drift.Enabled {
 		t.phase.start("the drift state, which an open transaction in its topic holds back until it ends"+neverEnds, began)
-		if t.counts, err = t.worker.newCounts(fetch, t.source); err != nil {
+		if t.counts, counted, err = t.worker.newCounts(fetch, t.source); err != nil {
 			return false, err
 		}
 	}
-	if t.position, err = t.remembered(fetch, offsets[t.source]); err != nil {
+	if t.position, err = t.remembered(fetch, offsets[t.source], counted); err != nil {
 		return false, err
 	}
 	partition := t.worker.fetcher.Open(t.source, t.position)
@@ -330,6 +331,7 @@ func (t *task) appendCounts() error {
 	return t.counts.States(func(key []byte, state *schemas.DriftState) error {
 		t.out = producer.Record{
 			Topic: t.worker.cfg.Topics.DriftState, Partition: t.worker.statePartition(t.source.Partition), Timestamp: now, Key: key,
+			Headers: t.worker.stateHeaders,
 		}
 		if state != nil { // else the bucket left the window: a tombstone
 			t.value = state.AppendAvro(schemas.AppendFrame(t.value[:0], t.worker.schemaIDs.driftState))
