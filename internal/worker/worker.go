@@ -84,7 +84,7 @@ type Worker struct {
 	producing       producer.Config
 	shared          *producer.Shared // nil: each partition has a producer of its own
 	stateHeaders    []producer.Header
-	transactionalID string           // of shared; empty: it has none
+	transactionalID string // of shared; empty: it has none
 	succession      succession
 	driftMetrics    *drift.Metrics
 	workbenches     workbenches
