@@ -19,11 +19,11 @@ func TestTasksThatWaitShareOneReading(t *testing.T) {
 			return nil
 		}}
 		var group sync.WaitGroup
-		group.Go(func() { _ = r.restore(t.Context(), nil) })
+		group.Go(func() { _ = r.restore(t.Context(), &restoring{}) })
 		synctest.Wait()
 		for range 3 {
 			group.Go(func() {
-				if err := r.restore(t.Context(), nil); err != nil {
+				if err := r.restore(t.Context(), &restoring{}); err != nil {
 					t.Error(err)
 				}
 			})
@@ -52,7 +52,7 @@ func TestAFailedReadingIsTheReadersAlone(t *testing.T) {
 		}}
 		errs := make(chan error, 3)
 		for range 3 {
-			go func() { errs <- r.restore(t.Context(), nil) }()
+			go func() { errs <- r.restore(t.Context(), &restoring{}) }()
 			synctest.Wait()
 		}
 		close(release)
@@ -78,18 +78,18 @@ func TestATaskThatEndsLeavesTheQueue(t *testing.T) {
 			return nil
 		}}
 		var group sync.WaitGroup
-		group.Go(func() { _ = r.restore(t.Context(), nil) })
+		group.Go(func() { _ = r.restore(t.Context(), &restoring{}) })
 		synctest.Wait()
 		ctx, cancel := context.WithCancel(t.Context())
 		group.Go(func() {
-			if err := r.restore(ctx, nil); !errors.Is(err, context.Canceled) {
+			if err := r.restore(ctx, &restoring{}); !errors.Is(err, context.Canceled) {
 				t.Errorf("got %v", err)
 			}
 		})
 		synctest.Wait()
 		cancel()
 		synctest.Wait()
-		group.Go(func() { _ = r.restore(t.Context(), nil) })
+		group.Go(func() { _ = r.restore(t.Context(), &restoring{}) })
 		synctest.Wait()
 		close(release)
 		group.Wait()
