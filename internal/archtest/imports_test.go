@@ -35,6 +35,7 @@ var places = map[string][]string{
 	"consumer":             {"internal/kafkawire"},
 	"producer":             {"internal/kafkawire"},
 	"internal/tail":        {"internal/kafkawire", "consumer"},
+	"internal/driftstate":  {"schemas", "drift", "consumer", "producer"},
 	"internal/deadletters": {"internal/kafkawire", "internal/tail", "consumer", "producer", "schemas"},
 	"internal/ocf":         {},
 	"internal/feed":        {"internal/kafkawire", "producer", "schemas", "internal/tabular", "internal/ocf"},
@@ -47,7 +48,7 @@ var places = map[string][]string{
 
 	"internal/worker": {
 		"schemas", "scoring", "drift", "consumer", "producer",
-		"internal/kafkawire", "internal/tail", "internal/admin", "internal/config", "internal/connect",
+		"internal/kafkawire", "internal/tail", "internal/admin", "internal/config", "internal/connect", "internal/driftstate",
 	},
 	"cmd":      {anything},
 	"internal": {anything}, // what is not named above joins parts, as worker does

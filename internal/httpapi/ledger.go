@@ -9,6 +9,7 @@ import (
 
 	"github.com/churnstream/churnstream/consumer"
 	"github.com/churnstream/churnstream/drift"
+	"github.com/churnstream/churnstream/internal/driftstate"
 	"github.com/churnstream/churnstream/internal/tail"
 	"github.com/churnstream/churnstream/producer"
 	"github.com/churnstream/churnstream/schemas"
@@ -70,7 +71,7 @@ type predictionLedger struct {
 	publisher producer.Publisher
 	source    string
 	counts    *drift.Accumulator // nil: nothing is counted
-	states    int32              // partition of the state topic
+	states    driftstate.Writer
 	value     []byte
 	inputs    []byte
 }
@@ -105,30 +106,26 @@ func (l *predictionLedger) restore(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	l.states = int32(xxhash.Sum64String(l.source) % uint64(len(partitions)))
+	at := consumer.TopicPartition{Topic: c.States.Topic, Partition: int32(xxhash.Sum64String(l.source) % uint64(len(partitions)))}
+	l.states = driftstate.Writer{Topic: at.Topic, Partition: at.Partition}
 	model := l.k.server.deps.Model
 	counts, err := drift.NewAccumulator(c.Profile, model.Contract(), c.Window, drift.Source{ModelDigest: model.Digest(), Topic: l.source}, c.Metrics)
 	if err != nil {
 		return err
 	}
 	var state schemas.DriftState
-	at := consumer.TopicPartition{Topic: c.States.Topic, Partition: l.states}
-	_, err = tail.ReadPartition(ctx, l.k.deps.Client, l.k.fetcher, at, func(b *consumer.Batch) error {
-		for i := range b.Records {
-			_, body, err := schemas.SplitFrame(b.Records[i].Value)
-			if b.Records[i].Value == nil {
-				continue
-			}
-			if err == nil {
-				err = schemas.DecodeDriftState(body, &state)
-			}
-			if err == nil {
-				err = counts.Restore(&state)
-			}
-			if err != nil { // not of this server: it must not stop the predictions
-				l.k.log.Error().Err(err).Str("partition", at.String()).Int64("offset", b.Records[i].Offset).Msg("a drift state cannot be restored and does not count")
-			}
+	give := func(r *consumer.Record, state *schemas.DriftState) error {
+		if state == nil {
+			counts.Deleted(r.Key)
+			return nil
 		}
+		return counts.Restore(state)
+	}
+	tell := func(r *consumer.Record, err error) { // it must not stop the predictions
+		l.k.log.Error().Err(err).Str("partition", at.String()).Int64("offset", r.Offset).Msg("a drift state cannot be restored and does not count")
+	}
+	_, err = tail.ReadPartition(ctx, l.k.deps.Client, l.k.fetcher, at, func(b *consumer.Batch) error {
+		driftstate.Each(b, &state, give, tell)
 		return nil
 	})
 	l.counts = counts
@@ -217,15 +214,8 @@ func (l *predictionLedger) appendCounts(now int64) error {
 	if l.counts == nil {
 		return nil
 	}
-	id := l.k.stateID.Load()
-	return l.counts.States(func(key []byte, state *schemas.DriftState) error {
-		r := producer.Record{Topic: l.k.deps.Counting.States.Topic, Partition: l.states, Timestamp: now, Key: key}
-		if state != nil { // else the bucket left the window: a tombstone
-			l.value = state.AppendAvro(schemas.AppendFrame(l.value[:0], id))
-			r.Value = l.value
-		}
-		return l.publisher.Append(&r)
-	})
+	l.states.SchemaID = l.k.stateID.Load()
+	return l.states.Append(l.publisher, l.counts, now)
 }
 
 // close implements ledger. It ends what is open, so that readers do not wait for it.

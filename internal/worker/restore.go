@@ -7,7 +7,9 @@ import (
 
 	"github.com/churnstream/churnstream/consumer"
 	"github.com/churnstream/churnstream/drift"
+	"github.com/churnstream/churnstream/internal/driftstate"
 	"github.com/churnstream/churnstream/internal/tail"
+	"github.com/churnstream/churnstream/producer"
 	"github.com/churnstream/churnstream/schemas"
 )
 
@@ -18,6 +20,14 @@ func (w *Worker) statePartition(input int32) int32 {
 
 // headerGroup says whose offsets were committed with a drift state.
 const headerGroup = "churnstream.group"
+
+// stateWriter publishes the counts of a partition.
+func (w *Worker) stateWriter(source consumer.TopicPartition) driftstate.Writer {
+	return driftstate.Writer{
+		Topic: w.cfg.Topics.DriftState, Partition: w.statePartition(source.Partition), SchemaID: w.schemaIDs.driftState,
+		Headers: []producer.Header{{Key: headerGroup, Value: []byte(w.cfg.Group.ID)}},
+	}
+}
 
 // newCounts gives the accumulator of a partition with what its earlier owners committed, and the offset that their group
 // had committed by then, 0 where that is not known.
@@ -56,24 +66,20 @@ func (w *Worker) newRestores(statePartition int32) *restores {
 	return &restores{
 		turn: make(chan struct{}, 1),
 		read: func(ctx context.Context, into []*restoring) error {
-			_, err := tail.ReadPartition(ctx, w.client, w.restoring, states, func(b *consumer.Batch) error {
-				for i := range b.Records {
-					r := &b.Records[i]
-					if r.Value == nil {
-						for _, each := range into {
-							each.counts.Deleted(r.Key)
-						}
-						continue
-					}
-					ours := header(r, headerGroup) == w.cfg.Group.ID
-					err := decodeState(r, &state)
-					for k := 0; k < len(into) && err == nil; k++ {
-						err = into[k].restore(&state, ours)
-					}
-					if err != nil { // not written by a worker: it must not stop the scores
-						w.log.Error().Err(err).Int32("partition", states.Partition).Int64("offset", r.Offset).Msg("a drift state cannot be restored and does not count")
+			give := func(r *consumer.Record, state *schemas.DriftState) error {
+				ours := header(r, headerGroup) == w.cfg.Group.ID
+				for _, each := range into {
+					if err := each.take(r.Key, state, ours); err != nil {
+						return err
 					}
 				}
+				return nil
+			}
+			tell := func(r *consumer.Record, err error) { // it must not stop the scores
+				w.log.Error().Err(err).Int32("partition", states.Partition).Int64("offset", r.Offset).Msg("a drift state cannot be restored and does not count")
+			}
+			_, err := tail.ReadPartition(ctx, w.client, w.restoring, states, func(b *consumer.Batch) error {
+				driftstate.Each(b, &state, give, tell)
 				return nil
 			})
 			return err
@@ -81,8 +87,12 @@ func (w *Worker) newRestores(statePartition int32) *restores {
 	}
 }
 
-// restore takes a state, and passes over what is not its own.
-func (r *restoring) restore(state *schemas.DriftState, ours bool) error {
+// take takes a state, nil for one that was deleted, and passes over what is not its own.
+func (r *restoring) take(key []byte, state *schemas.DriftState, ours bool) error {
+	if state == nil {
+		r.counts.Deleted(key)
+		return nil
+	}
 	if ours && state.Topic == r.source.Topic && state.Partition == r.source.Partition {
 		r.committed = max(r.committed, state.NextOffset)
 	}

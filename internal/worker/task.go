@@ -13,6 +13,7 @@ import (
 	"github.com/churnstream/churnstream/consumer"
 	"github.com/churnstream/churnstream/drift"
 	"github.com/churnstream/churnstream/internal/config"
+	"github.com/churnstream/churnstream/internal/driftstate"
 	"github.com/churnstream/churnstream/internal/kafkawire"
 	"github.com/churnstream/churnstream/producer"
 	"github.com/churnstream/churnstream/schemas"
@@ -38,6 +39,7 @@ type task struct {
 	position  int64              // the committed offset; -1: there is none, or what a commit has come to is not known
 	marked    bool               // the committed offset carries a worker's transactional id
 	counts    *drift.Accumulator // nil when drift is off
+	states    driftstate.Writer  // publishes counts
 
 	*workbench // while batches are processed
 	score      schemas.Score
@@ -135,6 +137,7 @@ func (t *task) own(fetch, work context.Context) (progressed bool, err error) {
 		if t.counts, counted, err = t.worker.newCounts(fetch, t.source); err != nil {
 			return false, err
 		}
+		t.states = t.worker.stateWriter(t.source)
 	}
 	if t.position, err = t.remembered(fetch, offsets[t.source], counted); err != nil {
 		return false, err
@@ -327,18 +330,7 @@ func (t *task) appendCounts() error {
 	if t.counts == nil {
 		return nil
 	}
-	now := t.worker.now().UnixMilli()
-	return t.counts.States(func(key []byte, state *schemas.DriftState) error {
-		t.out = producer.Record{
-			Topic: t.worker.cfg.Topics.DriftState, Partition: t.worker.statePartition(t.source.Partition), Timestamp: now, Key: key,
-			Headers: t.worker.stateHeaders,
-		}
-		if state != nil { // else the bucket left the window: a tombstone
-			t.value = state.AppendAvro(schemas.AppendFrame(t.value[:0], t.worker.schemaIDs.driftState))
-			t.out.Value = t.value
-		}
-		return t.publisher.Append(&t.out)
-	})
+	return t.states.Append(t.publisher, t.counts, t.worker.now().UnixMilli())
 }
 
 // commit ends the transaction with the offset of the next event. When the group moved on meanwhile, the same transaction

@@ -12,6 +12,7 @@ import (
 	"github.com/churnstream/churnstream/drift"
 	"github.com/churnstream/churnstream/internal/config"
 	"github.com/churnstream/churnstream/internal/connect"
+	"github.com/churnstream/churnstream/internal/driftstate"
 	"github.com/churnstream/churnstream/internal/tail"
 	"github.com/churnstream/churnstream/producer"
 	"github.com/churnstream/churnstream/schemas"
@@ -84,15 +85,15 @@ func (w *watcher) watch(fetch, work context.Context, fetcher *consumer.Fetcher) 
 func Applying(population *drift.Population, tell func(error)) func(*consumer.Batch) error {
 	var state schemas.DriftState
 	return func(b *consumer.Batch) error {
-		for i := range b.Records {
-			err := decodeState(&b.Records[i], &state)
-			if err == nil {
-				err = population.Apply(&state)
+		apply := func(_ *consumer.Record, state *schemas.DriftState) error {
+			if state == nil {
+				return nil
 			}
-			if err != nil {
-				tell(fmt.Errorf("drift state %s/%d@%d: %w", b.TopicPartition.Topic, b.TopicPartition.Partition, b.Records[i].Offset, err))
-			}
+			return population.Apply(state)
 		}
+		driftstate.Each(b, &state, apply, func(r *consumer.Record, err error) {
+			tell(fmt.Errorf("drift state %s/%d@%d: %w", b.TopicPartition.Topic, b.TopicPartition.Partition, r.Offset, err))
+		})
 		return nil
 	}
 }
@@ -128,19 +129,6 @@ func (w *watcher) alerting(publisher producer.Publisher) *alerting {
 // restoreAlarms takes over which alarms are on.
 func (w *watcher) restoreAlarms(ctx context.Context, fetcher *consumer.Fetcher, alarms *drift.Alarms) error {
 	return readAlerts(ctx, w.worker.client, fetcher, w.worker.cfg.Topics.DriftAlerts, w.log, alarms.Restore)
-}
-
-// decodeState reads a record of the state topic; a tombstone gives a state of no model.
-func decodeState(r *consumer.Record, s *schemas.DriftState) error {
-	if r.Value == nil {
-		*s = schemas.DriftState{}
-		return nil
-	}
-	_, body, err := schemas.SplitFrame(r.Value)
-	if err != nil {
-		return err
-	}
-	return schemas.DecodeDriftState(body, s)
 }
 
 func (w *Worker) newPopulation() (*drift.Population, *drift.Alarms, error) {

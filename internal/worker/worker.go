@@ -83,8 +83,7 @@ type Worker struct {
 	metrics         *metrics
 	producing       producer.Config
 	shared          *producer.Shared // nil: each partition has a producer of its own
-	stateHeaders    []producer.Header
-	transactionalID string // of shared; empty: it has none
+	transactionalID string           // of shared; empty: it has none
 	succession      succession
 	driftMetrics    *drift.Metrics
 	workbenches     workbenches
@@ -188,7 +187,6 @@ func New(cfg config.Config, deps Dependencies) (*Worker, error) {
 	w.succession = succession{ended: map[string]time.Time{}, fence: func(ctx context.Context, id string) error {
 		return producer.Fence(ctx, w.producing, w.client, id)
 	}}
-	w.stateHeaders = []producer.Header{{Key: headerGroup, Value: []byte(cfg.Group.ID)}}
 	if cfg.Drift.Enabled {
 		if w.driftMetrics, err = drift.NewMetrics(deps.Metrics, w.profile, DriftWindow(w.cfg).Horizons); err != nil {
 			return nil, err
