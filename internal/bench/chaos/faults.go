@@ -98,12 +98,9 @@ func newPlan(random *rand.Rand, from []kind, n, seats, nodes int, gap time.Durat
 
 // named keeps the kinds whose name contains one of the words.
 func named(all []kind, words string) ([]kind, error) {
-	if words == "" {
-		return all, nil
-	}
 	var some []kind
 	for _, k := range all {
-		if slices.ContainsFunc(strings.Split(words, ","), func(word string) bool { return strings.Contains(k.name, word) }) {
+		if mentions(k.name, words) {
 			some = append(some, k)
 		}
 	}
@@ -113,12 +110,17 @@ func named(all []kind, words string) ([]kind, error) {
 	return some, nil
 }
 
+// mentions reports whether the name contains one of the words, comma-separated; no words are all words.
+func mentions(name, words string) bool {
+	return slices.ContainsFunc(strings.Split(words, ","), func(word string) bool { return strings.Contains(name, word) })
+}
+
 // carryOut lets the faults of the plan happen. They overlap, but never on the same worker, and one broker at a time: the
 // topics stand the loss of one.
 func (r *round) carryOut(ctx context.Context, plan []*fault) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for _, f := range plan {
-		if pause(ctx, f.gap); ctx.Err() != nil || r.settings.most > 0 && time.Since(r.began) > r.settings.most {
+		if !r.another(ctx, f.gap) {
 			break
 		}
 		turn := r.turns[f.kind.target]
@@ -146,6 +148,18 @@ func (r *round) carryOut(ctx context.Context, plan []*fault) error {
 		})
 	}
 	return g.Wait()
+}
+
+// another waits for the time of the next fault and reports whether it is to happen.
+func (r *round) another(ctx context.Context, gap time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-r.settings.enough:
+		return false
+	case <-time.After(gap):
+		return r.settings.most == 0 || time.Since(r.began) <= r.settings.most
+	}
 }
 
 func killWorker(ctx context.Context, r *round, f *fault) error {

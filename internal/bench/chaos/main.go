@@ -41,21 +41,22 @@ type settings struct {
 	logs       string
 	report     string
 	recovery   int
+	enough     <-chan struct{} // is closed: no further fault, no further round
 }
 
 func main() { os.Exit(run()) }
 
 func run() int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	first, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	var err error
 	switch {
 	case len(os.Args) > 1 && os.Args[1] == "worker":
-		err = work(ctx, os.Args[2:])
+		err = work(first, os.Args[2:])
 	case len(os.Args) > 1 && os.Args[1] == "report":
 		err = writeReport(os.Stdout, os.Args[2:])
 	default:
-		err = torment(ctx, os.Args[1:])
+		err = tormentUntilEnough(first, os.Args[1:])
 	}
 	if err != nil && !errors.Is(err, flag.ErrHelp) {
 		fmt.Fprintln(os.Stderr, "chaos:", err)
@@ -64,8 +65,23 @@ func run() int {
 	return 0
 }
 
-func torment(ctx context.Context, args []string) error {
-	var s settings
+// tormentUntilEnough lets the first signal end the faults, so that the round gets its verdict, and the second everything.
+func tormentUntilEnough(first context.Context, args []string) error {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go func() {
+		<-first.Done()
+		fmt.Fprintln(os.Stderr, "chaos: no further faults; a second signal ends without a verdict")
+		again, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+		defer stop()
+		<-again.Done()
+		cancel()
+	}()
+	return torment(ctx, first.Done(), args)
+}
+
+func torment(ctx context.Context, enough <-chan struct{}, args []string) error {
+	s := settings{enough: enough}
 	flags := flag.NewFlagSet("chaos", flag.ContinueOnError)
 	flags.Usage = func() {
 		fmt.Fprint(flags.Output(), "usage: chaos [FLAGS]            let faults happen\n       chaos report FILE...    sum up what -report has written, as Markdown\n\n")
@@ -99,6 +115,9 @@ func torment(ctx context.Context, args []string) error {
 	if s.soak && s.workers < 2 {
 		return fmt.Errorf("-soak -workers %d: one lives on, so there must be at least one more", s.workers)
 	}
+	if s.recovery > 0 {
+		return tormentBrokers(ctx, s, nil)
+	}
 	from, err := named(kinds(), s.kinds)
 	if err != nil {
 		return err
@@ -124,16 +143,25 @@ func tormentBrokers(ctx context.Context, s settings, from []kind) (err error) {
 		err = errors.Join(err, g.Wait())
 	}()
 	if s.recovery > 0 {
-		r, err := newRound(ctx, s, b, registry.URL(), s.seed)
+		measuring, stop := context.WithCancel(ctx)
+		defer stop()
+		go func() {
+			select {
+			case <-s.enough:
+				stop()
+			case <-measuring.Done():
+			}
+		}()
+		r, err := newRound(measuring, s, b, registry.URL(), s.seed)
 		if err != nil {
 			return err
 		}
-		return r.measure(ctx, s.recovery)
+		return r.measure(measuring, s.recovery)
 	}
 	var total verdict
 	began, faults, unclean := time.Now(), 0, 0
 	for seed := s.seed; faults < s.faults || total.Events < s.events; seed++ {
-		if s.limit > 0 && time.Since(began) > s.limit {
+		if s.limit > 0 && time.Since(began) > s.limit || ended(s.enough) {
 			break
 		}
 		n := s.aRound
@@ -159,6 +187,15 @@ func tormentBrokers(ctx context.Context, s settings, from []kind) (err error) {
 		return fmt.Errorf("%d rounds were not clean", unclean)
 	}
 	return nil
+}
+
+func ended(enough <-chan struct{}) bool {
+	select {
+	case <-enough:
+		return true
+	default:
+		return false
+	}
 }
 
 func playRound(ctx context.Context, s settings, from []kind, b *brokers, registry string, seed uint64, faults int) (*outcome, error) {

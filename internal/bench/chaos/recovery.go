@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -172,6 +171,9 @@ func (r *round) measureAll(ctx context.Context, times int, seen *gaps) error {
 	fmt.Println("| fault | scores: longest gap, s | probe beside them | coordinators answer after |")
 	fmt.Println("|---|---|---|---|")
 	for _, f := range recoveries() {
+		if !mentions(f.name, r.settings.kinds) {
+			continue
+		}
 		var scores, probes, answers []float64
 		for range times {
 			pause(ctx, 5*time.Second)
@@ -203,9 +205,8 @@ func (r *round) measureAll(ctx context.Context, times int, seen *gaps) error {
 	return nil
 }
 
-// all writes the figures in ascending order.
+// all writes the figures in the order of the times, so that those of a row belong together.
 func all(figures []float64) string {
-	slices.Sort(figures)
 	text := ""
 	for i, f := range figures {
 		if i > 0 {
