@@ -636,10 +636,7 @@ func (f *forest[K]) addVector(e *Ensemble, t *flatTree, leaf uint32, out []float
 
 // one adds the leaves of one row to out: lanes trees at a time.
 func (f *forest[K]) one(e *Ensemble, row, out []float64, views []K) {
-	views[0] = keyOf[K](math.Inf(-1))
-	for i, s := range f.slots[1:] {
-		views[i+1] = look[K](e, s.view, row[s.feature])
-	}
+	f.lookOnce(e, row, views)
 	x := (*[maxSlots]K)(views)
 	var leaf [lanes]uint32
 	for i := 0; i < len(f.trees); {
@@ -666,11 +663,39 @@ func (f *forest[K]) one(e *Ensemble, row, out []float64, views []K) {
 			}
 		case len(some) == lanes:
 			walkTrees(f.nodes, (*[lanes]flatTree)(some), depth, x, &leaf)
-		default:
-			for k := range some {
-				leaf[k] = walkOne(f.nodes, uint(some[k].root), x)
+		case len(some) > 1: // the other lanes walk for nothing, which costs less than to walk one after the other
+			var all [lanes]flatTree
+			for k := range all {
+				all[k] = some[min(k, len(some)-1)]
 			}
+			walkTrees(f.nodes, &all, depth, x, &leaf)
+		default:
+			leaf[0] = walkOne(f.nodes, uint(some[0].root), x)
 		}
+		f.addLeaves(e, some, &leaf, out)
+		i += len(some)
+	}
+}
+
+// lookOnce writes the views of one row.
+func (f *forest[K]) lookOnce(e *Ensemble, row []float64, views []K) {
+	slots := f.slots
+	views = views[:len(slots)]
+	views[0] = keyOf[K](math.Inf(-1))
+	for i := 1; i < len(slots); i++ {
+		s := slots[i]
+		if x := row[s.feature]; x == x && s.view <= missingRight && !e.TinyIsZero {
+			views[i] = keyOf[K](x)
+		} else {
+			views[i] = look[K](e, s.view, x)
+		}
+	}
+}
+
+// addLeaves adds the leaves that one row has come to in some trees, in their order.
+func (f *forest[K]) addLeaves(e *Ensemble, some []flatTree, leaf *[lanes]uint32, out []float64) {
+	switch {
+	case e.Outputs != 1:
 		for k := range some {
 			t := &some[k]
 			if t.kind == vector {
@@ -684,7 +709,18 @@ func (f *forest[K]) one(e *Ensemble, row, out []float64, views []K) {
 				out[t.output] += v
 			}
 		}
-		i += len(some)
+	case e.Sum == Float32: // what is added up stays in a register
+		sum := float32(out[0])
+		for k := range some {
+			sum += float32(f.leaves[some[k].leaves+leaf[k]])
+		}
+		out[0] = float64(sum)
+	default:
+		sum := out[0]
+		for k := range some {
+			sum += f.leaves[some[k].leaves+leaf[k]]
+		}
+		out[0] = sum
 	}
 }
 
