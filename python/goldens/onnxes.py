@@ -18,9 +18,25 @@ import sklearn
 from boosters import ROWS, write
 from skl2onnx import convert_sklearn
 from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, Int64TensorType, StringTensorType
-from sklearn import calibration, compose, decomposition, discriminant_analysis, ensemble, impute, linear_model, naive_bayes, neural_network, pipeline, preprocessing, svm, tree
+from sklearn import (
+    calibration,
+    compose,
+    decomposition,
+    discriminant_analysis,
+    ensemble,
+    impute,
+    linear_model,
+    naive_bayes,
+    neural_network,
+    pipeline,
+    preprocessing,
+    svm,
+    tree,
+)
 from sklearn.multiclass import OneVsRestClassifier
 
+# What both versions write alike is kept once. Powers from 4 on are those of ONNX Runtime 1.31, which multiplies where 1.16 called powf.
+OLD_VECTORS = ("svm-linear-3", "svm-rbf-2", "svm-rbf-calibrated", "svm-rbf-regression", "svm-vote")
 PLANS = ["basic", "plus", "premium", "Größe XXL"]
 
 
@@ -32,6 +48,14 @@ def numbers(seed, classes, missing=False, rows=500, columns=8):
     if missing:
         x[random.random(x.shape) < 0.1] = np.nan
     return x, y
+
+
+def flags(seed, classes, rows=500, columns=150):
+    """Many columns of 0 and 1: products so long that ONNX Runtime adds them up in parts."""
+    random = np.random.default_rng(seed)
+    x = (random.random((rows, columns)) < 0.2).astype(np.float32)
+    score = x @ random.normal(size=columns)
+    return x, np.searchsorted(np.quantile(score, np.linspace(0, 1, classes + 1)[1:-1]), score)
 
 
 def probes(seed, x, thresholds, missing):
@@ -48,9 +72,12 @@ def probes(seed, x, thresholds, missing):
     return rows
 
 
-def thresholds_of(model, seed):
-    """The values that trees compare with."""
+def thresholds_of(model, estimator, seed):
+    """The values that trees and bins compare with."""
     out = []
+    for step in getattr(estimator, "named_steps", {}).values():
+        if hasattr(step, "quantiles_"):
+            out += [(f, np.float32(v)) for f, column in enumerate(step.quantiles_.T) for v in column]
     for node in model.graph.node:
         a = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
         if "nodes_modes" in a and "nodes_values" in a:
@@ -118,6 +145,40 @@ def models():
     yield "vote-regression", 0, ensemble.VotingRegressor([("a", linear_model.Ridge()), ("b", tree.DecisionTreeRegressor(max_depth=3, random_state=1))]), False
     yield "discriminant", 2, discriminant_analysis.LinearDiscriminantAnalysis(), False
     yield "components", 2, pipeline.make_pipeline(preprocessing.StandardScaler(), decomposition.PCA(3, random_state=1), logistic()), False
+    yield from vector_models()
+
+
+def vector_models():
+    """Support vector machines, whose kernels need numbers of one size."""
+    scaled = lambda last: pipeline.make_pipeline(preprocessing.StandardScaler(), last)  # noqa: E731
+    logistic = lambda: linear_model.LogisticRegression(max_iter=1000)  # noqa: E731
+    for name, kernel in (
+        ("linear", {"kernel": "linear"}),
+        ("rbf", {"kernel": "rbf"}),
+        ("poly", {"kernel": "poly", "coef0": 0.5}),
+        ("poly-2", {"kernel": "poly", "degree": 2, "gamma": 0.1}),
+        ("poly-4", {"kernel": "poly", "degree": 4, "coef0": 1.0, "gamma": 0.05}),
+        ("sigmoid", {"kernel": "sigmoid", "gamma": 0.05}),
+    ):
+        for classes in (2, 3):
+            yield f"svm-{name}-{classes}", classes, scaled(svm.SVC(probability=True, random_state=1, **kernel)), False
+        yield f"svm-{name}-calibrated", 2, calibration.CalibratedClassifierCV(scaled(svm.SVC(**kernel)), cv=2), False
+        yield f"svm-{name}-regression", 0, scaled(svm.SVR(**kernel)), False
+    yield "svm-unscaled", 2, svm.SVC(probability=True, random_state=1), False
+    yield "svm-4", 4, scaled(svm.SVC(probability=True, random_state=1)), False
+    yield "svm-nu", 2, scaled(svm.NuSVC(nu=0.3, probability=True, random_state=1)), False
+    yield "svm-nu-regression", 0, scaled(svm.NuSVR()), False
+    yield "svm-calibrated-3", 3, calibration.CalibratedClassifierCV(scaled(svm.SVC()), cv=2), False
+    yield "svm-vote", 2, ensemble.VotingClassifier([("a", svm.SVC(probability=True, random_state=1)), ("b", logistic())], voting="soft", flatten_transform=False), False
+    yield "svm-vote-hard", 2, ensemble.VotingClassifier([("a", svm.SVC()), ("b", logistic()), ("c", svm.SVC(kernel="linear"))], voting="hard", flatten_transform=False), False
+    yield "svm-stack", 2, ensemble.StackingClassifier([("a", svm.SVC(probability=True, random_state=1)), ("b", logistic())], cv=2), False
+    yield "svm-bagging", 2, ensemble.BaggingClassifier(svm.SVC(probability=True, random_state=1), n_estimators=3, random_state=1), False
+    yield "network-tanh", 2, neural_network.MLPClassifier((8,), activation="tanh", max_iter=100, random_state=1), False
+    yield "network-logistic-3", 3, neural_network.MLPClassifier((8, 4), activation="logistic", max_iter=100, random_state=1), False
+    yield "quantile", 2, pipeline.make_pipeline(preprocessing.QuantileTransformer(n_quantiles=40), logistic()), False
+    yield "quantile-missing", 2, pipeline.make_pipeline(preprocessing.QuantileTransformer(n_quantiles=33), impute.SimpleImputer(), logistic()), True
+    yield "wide-logistic", 2, logistic(), False
+    yield "wide-network", 2, neural_network.MLPClassifier((40, 70), max_iter=20, random_state=1), False
 
 
 def run(model, inputs):
@@ -201,7 +262,7 @@ def write_boosters(directory):
         except Exception as e:
             print(f"  {name}: not converted: {str(e).splitlines()[0][:100]}")
             continue
-        rows = probes(number, x, thresholds_of(converted, number), True)
+        rows = probes(number, x, thresholds_of(converted, model, number), True)
         save(directory, name, converted, "q" * rows.shape[1], rows.astype(float), {"input": rows.astype(np.float32)})
 
 
@@ -253,7 +314,11 @@ def main(directory):
     old = tuple(int(p) for p in sklearn.__version__.split(".")[:2]) < (1, 4)  # trees take no missing numbers
     for number, (name, classes, estimator, missing) in enumerate(models()):
         missing = missing and not (old and name.startswith(("tree", "forest")))
-        x, y = numbers(number, classes, missing)
+        if old and name.startswith("svm") and name not in OLD_VECTORS:
+            continue
+        x, y = flags(number, classes) if name.startswith("wide") else numbers(number, classes, missing)
+        if name.startswith("svm") and name != "svm-linear-regression":  # whose files hold their training rows
+            x, y = x[:150], y[:150]
         for double in (False, True) if name in ("logistic", "logistic-3", "ridge") else (False,):
             try:
                 estimator.fit(x, y)
@@ -263,7 +328,7 @@ def main(directory):
             except Exception as e:
                 print(f"  {name}: not converted: {str(e).splitlines()[0][:100]}")
                 continue
-            rows = probes(number, x, thresholds_of(converted, number), missing)
+            rows = probes(number, x, thresholds_of(converted, estimator, number), missing)
             try:
                 save(directory, name + ("-double" if double else ""), converted, "q" * rows.shape[1], rows.astype(float), {"input": rows.astype(np.float64 if double else np.float32)})
             except Exception as e:

@@ -3,7 +3,7 @@ package onnx
 import "math"
 
 // ONNX Runtime computes exp and the logistic function by polynomials, and products of matrices with
-// fused multiplications, 128 columns at a time. To come within a unit of the last place of its
+// fused multiplications, some columns at a time. To come within a unit of the last place of its
 // results, the same is done here; the constants are those of onnxruntime/core/mlas/lib (MIT) and of Cephes.
 
 // fused is x·y + z as float32, rounded once.
@@ -59,9 +59,40 @@ func logistic(x float32) float32 {
 	}
 }
 
+// tangent is TanhKernel of MLAS.
+func tangent(x float32) float32 {
+	if x != x {
+		return x
+	}
+	x = max(-9, min(9, x))
+	square := x * x
+	p := fused(square, -2.76076847742355e-16, 2.00018790482477e-13)
+	for _, c := range [...]float32{-8.60467152213735e-11, 5.12229709037114e-08, 1.48572235717979e-05, 6.37261928875436e-04, 4.89352455891786e-03} {
+		p = fused(p, square, c)
+	}
+	q := fused(square, 1.19825839466702e-06, 1.18534705686654e-04)
+	q = fused(q, square, 2.26843463243900e-03)
+	q = fused(q, square, 4.89352518554385e-03)
+	return float32(p*x) / q
+}
+
+// expf is that of glibc and of Arm's optimized routines (MIT), which differs from the nearest float32 for a few
+// arguments of a thousand: 2^(x·32/ln 2 / 32) by 32 powers and a polynomial.
+func expf(x float32) float32 {
+	const n = 32
+	scaled := float64(x) * (0x1.71547652b82fep+0 * n)
+	if x != x || x > 88.8 || x < -104 {
+		return float32(math.Exp(float64(x)))
+	}
+	k := math.RoundToEven(scaled)
+	r := scaled - k
+	p := (0x1.c6af84b912394p-5/n/n/n*r+0x1.ebfce50fac4f3p-3/n/n)*(r*r) + (0x1.62e42ff0c52d6p-1/n*r + 1)
+	return float32(p * math.Exp2(k/n))
+}
+
 // exactLogistic is ComputeLogistic of the operators of ai.onnx.ml, by the C library's expf.
 func exactLogistic(x float32) float32 {
-	v := 1 / (1 + float32(math.Exp(-math.Abs(float64(x)))))
+	v := 1 / (1 + expf(-float32(math.Abs(float64(x)))))
 	if x < 0 {
 		return 1 - v
 	}
@@ -87,27 +118,49 @@ func softmax(x, out []float64) {
 	}
 }
 
-// strideK is how many products are summed before the sum joins those before it.
-const strideK = 128
+// powerf is x to the power of y as Eigen has it for arrays: small whole powers by squares.
+func powerf(x, y float32) float32 {
+	if y != float32(math.Trunc(float64(y))) || y < 1 || y > 7 {
+		return float32(math.Pow(float64(x), float64(y)))
+	}
+	out, n := float32(1), int(y)
+	for ; n > 1; n /= 2 {
+		if n%2 == 1 {
+			out *= x
+		}
+		x *= x
+	}
+	return out * x
+}
 
-// dot32 adds Σ a[i]·b[i] to c; the elements are float32 numbers.
-func dot32(a, b []float64, c float32) float32 {
-	for from := 0; from < len(b); from += strideK {
+// strideOf is how many of the width products of a number are summed before the sum joins those before it, by the
+// columns of the result: MLAS shares out what its buffer holds.
+func strideOf(columns, width int) int {
+	stride, others := 128, 128
+	for columns < width && others > 16 && others/2 >= columns {
+		stride, others = stride*2, others/2
+	}
+	return stride
+}
+
+// dot32 adds scale·Σ a[i]·b[i] to c, stride products at a time; the elements are float32 numbers.
+func dot32(a, b []float64, stride int, scale, c float32) float32 {
+	for from := 0; from < len(b); from += stride {
 		sum := float32(0)
-		for i := from; i < min(from+strideK, len(b)); i++ {
+		for i := from; i < min(from+stride, len(b)); i++ {
 			sum = fused(float32(a[i]), float32(b[i]), sum)
 		}
-		c += sum
+		c = fused(sum, scale, c)
 	}
 	return c
 }
 
 // dots32 does so for four rows that stand behind each other, side by side: each waits for its own sums only.
-func dots32(rows, b []float64, c float32) (w, x, y, z float32) {
+func dots32(rows, b []float64, stride int, c float32) (w, x, y, z float32) {
 	w, x, y, z = c, c, c, c
 	width := len(b)
-	for from := 0; from < width; from += strideK {
-		b := b[from:min(from+strideK, width)]
+	for from := 0; from < width; from += stride {
+		b := b[from:min(from+stride, width)]
 		p, q := rows[from:][:len(b)], rows[width+from:][:len(b)]
 		r, s := rows[2*width+from:][:len(b)], rows[3*width+from:][:len(b)]
 		var i, j, k, l float32

@@ -29,6 +29,7 @@ type frame struct {
 	n         int         // rows
 	scratch   scratch
 	memory    []float64
+	floats    []float32
 }
 
 // row is a row's elements of a value.
@@ -113,6 +114,9 @@ func (b *builder) add(n node) error {
 	if len(c.in) == 0 && n.op != "Constant" {
 		return errors.New("it has no inputs")
 	}
+	if err := c.flattened(); err != nil {
+		return err
+	}
 	out, run, err := make(c)
 	if err != nil {
 		return err
@@ -146,6 +150,26 @@ func (b *builder) add(n node) error {
 		}
 	}
 	return nil
+}
+
+// flattened refuses what would take the columns of rows that became one dimension for a dimension of their own.
+func (c *call) flattened() error {
+	flat := slices.ContainsFunc(c.in, func(v *value) bool { return v != nil && v.flat })
+	if !flat {
+		return nil
+	}
+	switch c.op {
+	case "Identity", "Cast", "IsNaN", "Not", "Neg", "Flatten", "Reshape", "Gather":
+		return nil
+	case "Add", "Sub", "Mul", "Div", "And", "Or", "Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Where":
+		for _, v := range c.in {
+			if v != nil && !v.flat && (!v.isConstant() || v.size() != 1) {
+				return fmt.Errorf("%q of the dimensions %v with all elements of all rows in one dimension is not supported", v.name, v.shape())
+			}
+		}
+		return nil
+	}
+	return errors.New("all elements of all rows in one dimension are not supported")
 }
 
 // place gives a value a register, unless it has one or is known.
@@ -270,12 +294,15 @@ func (v *value) shape() []string {
 			out[i] = "n"
 		}
 	}
+	if v.flat {
+		out = append(slices.Clone(out[:v.axis]), "n·"+out[v.axis+1])
+	}
 	return out
 }
 
 // like makes a value with the form of another.
 func like(v *value, t dtype) *value {
-	return &value{dtype: t, dims: slices.Clone(v.dims), axis: v.axis, slot: -1}
+	return &value{dtype: t, dims: slices.Clone(v.dims), axis: v.axis, flat: v.flat, slot: -1}
 }
 
 // ofRows makes a value with width columns a row.

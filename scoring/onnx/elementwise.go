@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 )
 
 // maker makes the outputs of a node and what computes them.
@@ -17,6 +18,7 @@ func operators() map[string]maker {
 	addReductions(o)
 	addProducts(o)
 	addFeatures(o)
+	addVectors(o)
 	addTrees(o)
 	return o
 }
@@ -50,6 +52,7 @@ func (b *builder) broadcast(in []*value) (*value, []pick, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	out.flat = slices.ContainsFunc(in, func(v *value) bool { return v.flat })
 	size := 1
 	for _, d := range dims {
 		if d == rows {
@@ -274,7 +277,12 @@ func addElementwise(o map[string]maker) {
 	o[":Floor"] = unary(isFloat, func(_ dtype, x float64) float64 { return math.Floor(x) })
 	o[":Ceil"] = unary(isFloat, func(_ dtype, x float64) float64 { return math.Ceil(x) })
 	o[":Reciprocal"] = unary(isFloat, func(_ dtype, x float64) float64 { return 1 / x })
-	o[":Tanh"] = unary(isFloat, func(_ dtype, x float64) float64 { return math.Tanh(x) })
+	o[":Tanh"] = unary(isFloat, func(t dtype, x float64) float64 {
+		if t == float32s {
+			return float64(tangent(float32(x)))
+		}
+		return math.Tanh(x)
+	})
 	o[":Relu"] = unary(isNumber, func(_ dtype, x float64) float64 {
 		if x < 0 {
 			return 0
@@ -308,7 +316,12 @@ func addElementwise(o map[string]maker) {
 
 	o[":Add"] = chain(2, 2, isNumber, itself, func(_ dtype, x, y float64) float64 { return x + y })
 	o[":Sub"] = chain(2, 2, isNumber, itself, func(_ dtype, x, y float64) float64 { return x - y })
-	o[":Mul"] = chain(2, 2, isNumber, itself, func(_ dtype, x, y float64) float64 { return x * y })
+	o[":Mul"] = chain(2, 2, isNumber, itself, func(t dtype, x, y float64) float64 {
+		if t == integers && (x == 0 || y == 0) {
+			return 0 // also of what no integer is known for
+		}
+		return x * y
+	})
 	o[":Div"] = chain(2, 2, isNumber, itself, quotient)
 	o[":Pow"] = chain(2, 2, isFloat, itself, power)
 	const least, most = 1, 1 << 16

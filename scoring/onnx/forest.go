@@ -391,7 +391,7 @@ func softmaxExact(x, out []float64) {
 	}
 	sum := float32(0)
 	for i, v := range x {
-		e := float32(math.Exp(float64(float32(v) - most)))
+		e := expf(float32(v) - most)
 		out[i] = float64(e)
 		sum += e
 	}

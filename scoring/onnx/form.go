@@ -221,10 +221,20 @@ func makeFlatten(c *call) ([]*value, operation, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	if axis != 1 || x.axis != 0 {
-		return nil, nil, fmt.Errorf("axis %d of %v would mix rows", axis, x.shape())
+	switch {
+	case x.flat && (axis == 0 || axis == 1):
+		again := *x
+		return []*value{&again}, nil, nil
+	case axis == 0 && x.axis == 0:
+		out, _, err := reform(x, []int{1, rows, x.size()})
+		if err == nil {
+			out[0].flat = true
+		}
+		return out, nil, err
+	case axis == 1 && x.axis == 0:
+		return reform(x, []int{rows, x.size()})
 	}
-	return reform(x, []int{rows, x.size()})
+	return nil, nil, fmt.Errorf("axis %d of %v would mix rows", axis, x.shape())
 }
 
 func makeSqueeze(c *call) ([]*value, operation, error) {
@@ -520,6 +530,10 @@ func makeGather(c *call) ([]*value, operation, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	if x.flat || index.flat && (len(x.dims) != 1 || x.axis != noAxis) {
+		return nil, nil, fmt.Errorf("elements of %v at %v cannot be taken", x.shape(), index.shape())
+	}
+	out.flat = index.flat
 	outer, inner := 1, 1
 	for i, d := range x.dims {
 		switch {

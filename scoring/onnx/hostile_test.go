@@ -121,12 +121,35 @@ func treeNode(change map[string][]byte) []byte {
 
 func treeWith(name string, a []byte) []byte { return model(treeNode(map[string][]byte{name: a}), x, y) }
 
+// vectors is a classifier of two support vectors, with one attribute in the place of its own.
+func vectors(change []byte) []byte {
+	var all [][]byte
+	for _, a := range [][]byte{
+		change, ints("classlabels_ints", 0, 1), ints("vectors_per_class", 1, 1), floats("support_vectors", 0, 0, 1, 1), floats("coefficients", 1, -1),
+		floats("rho", 0.5), word("kernel_type", "RBF"), floats("kernel_params", 1, 0, 3),
+	} {
+		if len(all) == 0 || attributeName(a) != attributeName(change) {
+			all = append(all, a)
+		}
+	}
+	return model(aNode(ml, "SVMClassifier", []string{"x"}, []string{"label", "scores"}, all...), x, y)
+}
+
+func attributeName(a []byte) string {
+	message, _ := protowire.ConsumeBytes(a[1:])
+	name, _ := readName(message)
+	return name
+}
+
 func TestDamagedModelsAreRefusedWithThePlace(t *testing.T) {
 	linear := func(attributes ...[]byte) []byte {
 		return model(aNode(ml, "LinearRegressor", []string{"x"}, []string{"y"}, attributes...), x, y)
 	}
 	plain := func(op string, in []string, attributes ...[]byte) []byte {
 		return model(aNode("", op, in, []string{"y"}, attributes...), x, y)
+	}
+	flat := func(node []byte) []byte {
+		return model(aNode("", "Flatten", []string{"x"}, []string{"f"}, whole32("axis", 0)), node, x, y)
 	}
 	for _, c := range []struct {
 		name string
@@ -135,7 +158,7 @@ func TestDamagedModelsAreRefusedWithThePlace(t *testing.T) {
 	}{
 		{"nothing", nil, "this is no ONNX model"},
 		{"an unknown operator", plain("Scan", []string{"x"}), `node 0 "n" (Scan): the operator Scan of ai.onnx, opset 21, is not supported`},
-		{"an unknown operator of ai.onnx.ml", model(aNode(ml, "SVMClassifier", []string{"x"}, []string{"y"}), x, y), "the operator SVMClassifier of ai.onnx.ml, opset 3, is not supported"},
+		{"an unknown operator of ai.onnx.ml", model(aNode(ml, "TfIdfVectorizer", []string{"x"}, []string{"y"}), x, y), "the operator TfIdfVectorizer of ai.onnx.ml, opset 3, is not supported"},
 		{"a domain that is not imported", model(aNode("com.microsoft", "Add", []string{"x"}, []string{"y"}), x, y), `imports no version of the domain "com.microsoft"`},
 		{"two versions of a domain", slices.Concat(model(treeNode(nil), x, y), nested(8, text(1, ml), number(2, 5))), "with the versions 3 and 5"},
 		{"a second graph", slices.Concat(model(treeNode(nil), x, y), nested(7)), "a second graph"},
@@ -171,6 +194,17 @@ func TestDamagedModelsAreRefusedWithThePlace(t *testing.T) {
 		{"nodes of one id", treeWith("nodes_nodeids", ints("nodes_nodeids", 0, 1, 1)), "two nodes of one id"},
 		{"a tree in pieces", treeWith("nodes_treeids", ints("nodes_treeids", 0, 1, 0)), "there are 1 nodes and 2 features"},
 		{"another aggregation", model(aNode(ml, "TreeEnsembleRegressor", []string{"x"}, []string{"y"}, word("aggregate_function", "MIN")), x, y), `aggregate_function "MIN" is not supported`},
+		{"10^9 support vectors", vectors(ints("vectors_per_class", 1_000_000_000, 1)), "want those of 1000000001 vectors"},
+		{"support vectors below 0", vectors(ints("vectors_per_class", 3, -1)), "vectors_per_class[1] is -1"},
+		{"too many support vectors", vectors(ints("vectors_per_class", maxExact, maxExact)), "adds up to too many"},
+		{"support vectors of no class", vectors(ints("vectors_per_class", 2)), "vectors_per_class has 1 elements for 2 classes"},
+		{"too few coefficients of vectors", vectors(floats("coefficients", 1)), "1 coefficients, 1 rho, 0 prob_a and 0 prob_b for 2 vectors of 2 classes; want 2, 1, and 1 or none"},
+		{"half of a probability", vectors(floats("prob_a", 1)), "1 prob_a and 0 prob_b"},
+		{"an unknown kernel", vectors(word("kernel_type", "COSINE")), `kernel_type "COSINE" is not supported`},
+		{"a kernel of one parameter", vectors(floats("kernel_params", 1)), "kernel_params has 1 elements"},
+		{"rows that became columns, and others", flat(aNode("", "Add", []string{"f", "x"}, []string{"y"})), `"x" of the dimensions [n 2] with all elements`},
+		{"a reduction of rows that became columns", flat(aNode("", "ReduceSum", []string{"f"}, []string{"y"}, ints("axes", 1))), "all elements of all rows in one dimension"},
+		{"a result of rows that became columns", flat(aNode("", "Neg", []string{"f"}, []string{"y"})), `the output "y" has the dimensions [1 n·2]`},
 		{"a wire type that is not used", slices.Concat(number(1, 8), protowire.AppendTag(nil, 7, protowire.StartGroupType)), "wire type 3"},
 		{"a length of 10^9", slices.Concat(number(1, 8), protowire.AppendTag(nil, 7, protowire.BytesType), binary.AppendUvarint(nil, 1_000_000_000)), "unexpected EOF"},
 	} {

@@ -28,6 +28,7 @@ func (p *product) run(f *frame, x, out *value, first, last int) {
 		from = f.rounded(from)
 	}
 	all := len(to) / f.n
+	stride := strideOf(len(p.weights)/max(1, width), width)
 	for k := first; k < last; k++ {
 		offset := 0.0
 		if len(p.offset) > 0 {
@@ -36,14 +37,14 @@ func (p *product) run(f *frame, x, out *value, first, last int) {
 		weights := p.weights[k*width : (k+1)*width]
 		r := 0
 		for ; !p.double && r+4 <= f.n; r += 4 {
-			a, b, c, d := dots32(from[r*width:], weights, float32(offset))
+			a, b, c, d := dots32(from[r*width:], weights, stride, float32(offset))
 			to[r*all+k], to[(r+1)*all+k], to[(r+2)*all+k], to[(r+3)*all+k] = float64(a), float64(b), float64(c), float64(d)
 		}
 		for ; r < f.n; r++ {
 			if row := from[r*width : (r+1)*width]; p.double {
 				to[r*all+k] = dot64(row, weights, offset)
 			} else {
-				to[r*all+k] = float64(dot32(row, weights, float32(offset)))
+				to[r*all+k] = float64(dot32(row, weights, stride, 1, float32(offset)))
 			}
 		}
 	}

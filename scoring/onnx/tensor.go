@@ -63,6 +63,9 @@ type value struct {
 	dtype dtype
 	dims  []int // rows: at the axis
 	axis  int   // of the rows; constant: none
+	// flat is a dimension that ONNX counts with that of the rows, and that is behind it here: of n rows of
+	// c columns that became one of n·c elements.
+	flat bool
 
 	slot     int       // of what is computed
 	constant []float64 // else
