@@ -325,6 +325,15 @@ func shaped(t dtype, dims []int) (*value, error) {
 	return v, nil
 }
 
+// axis reads the axis that an operator works along, one of rank dimensions.
+func (c *call) axis(otherwise int64, rank int) (int, error) {
+	axis, err := c.integer("axis", otherwise)
+	if err != nil {
+		return 0, err
+	}
+	return axisOf(axis, rank)
+}
+
 // axisOf resolves an axis that may count from the end.
 func axisOf(axis int64, rank int) (int, error) {
 	if axis < 0 {

@@ -391,17 +391,13 @@ func makeConcat(c *call) ([]*value, operation, error) {
 	if err := c.need(len(c.in), len(c.in)); err != nil {
 		return nil, nil, err
 	}
-	axis, err := c.integer("axis", 0)
-	if err != nil {
-		return nil, nil, err
-	}
 	t, err := sameType(c.in)
 	if err != nil {
 		return nil, nil, err
 	}
 	in := c.in
 	rank := len(in[0].dims)
-	at, err := axisOf(axis, rank)
+	at, err := c.axis(0, rank)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -514,11 +510,7 @@ func makeGather(c *call) ([]*value, operation, error) {
 		return nil, nil, err
 	}
 	x, index := c.in[0], c.in[1]
-	axis, err := c.integer("axis", 0)
-	if err != nil {
-		return nil, nil, err
-	}
-	at, err := axisOf(axis, len(x.dims))
+	at, err := c.axis(0, len(x.dims))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -579,11 +571,7 @@ func makeGatherElements(c *call) ([]*value, operation, error) {
 		return nil, nil, err
 	}
 	x, index := c.in[0], c.in[1]
-	axis, err := c.integer("axis", 0)
-	if err != nil {
-		return nil, nil, err
-	}
-	at, err := axisOf(axis, len(x.dims))
+	at, err := c.axis(0, len(x.dims))
 	if err != nil {
 		return nil, nil, err
 	}

@@ -308,10 +308,6 @@ func makeTopK(c *call) ([]*value, operation, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	axis, err := c.integer("axis", -1)
-	if err != nil {
-		return nil, nil, err
-	}
 	largest, err := c.integer("largest", 1)
 	if err != nil {
 		return nil, nil, err
@@ -320,7 +316,7 @@ func makeTopK(c *call) ([]*value, operation, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	at, err := axisOf(axis, len(x.dims))
+	at, err := c.axis(-1, len(x.dims))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -358,11 +354,7 @@ func makeSoftmax(c *call) ([]*value, operation, error) {
 	if err := isFloat(x.dtype); err != nil {
 		return nil, nil, err
 	}
-	axis, err := c.integer("axis", -1)
-	if err != nil {
-		return nil, nil, err
-	}
-	at, err := axisOf(axis, len(x.dims))
+	at, err := c.axis(-1, len(x.dims))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -401,15 +393,11 @@ func makeLpNormalization(c *call) ([]*value, operation, error) {
 	if err := isFloat(x.dtype); err != nil {
 		return nil, nil, err
 	}
-	axis, err := c.integer("axis", -1)
-	if err != nil {
-		return nil, nil, err
-	}
 	p, err := c.integer("p", 2)
 	if err != nil {
 		return nil, nil, err
 	}
-	at, err := axisOf(axis, len(x.dims))
+	at, err := c.axis(-1, len(x.dims))
 	if err != nil {
 		return nil, nil, err
 	}
