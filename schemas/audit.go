@@ -32,11 +32,7 @@ func (a *Audit) AppendAvro(dst []byte) []byte {
 	dst = appendString(dst, a.ModelDigest)
 	dst = appendDouble(dst, a.Probability)
 	dst = appendDouble(dst, a.Threshold)
-	decision := byte(0)
-	if a.Churn {
-		decision = 2 // enum index 1, zig-zag
-	}
-	dst = append(dst, decision)
+	dst = appendDecision(dst, a.Churn)
 	return appendString(dst, a.Inputs)
 }
 
@@ -56,11 +52,7 @@ func DecodeAudit(body []byte, a *Audit) error {
 	r.string(&a.ModelDigest)
 	a.Probability = r.double()
 	a.Threshold = r.double()
-	decision := r.long()
-	if decision != 0 && decision != 1 {
-		r.fail(errEnumIndex)
-	}
-	a.Churn = decision == 1
+	a.Churn = r.decision()
 	a.Inputs = r.bytes()
 	return r.finish("audit record")
 }

@@ -42,11 +42,7 @@ func (s *Score) AppendAvro(dst []byte) []byte {
 	dst = appendDouble(dst, s.Probability)
 	dst = appendDouble(dst, s.Margin)
 	dst = appendDouble(dst, s.Threshold)
-	decision := byte(0)
-	if s.Churn {
-		decision = 2 // enum index 1, zig-zag
-	}
-	dst = append(dst, decision)
+	dst = appendDecision(dst, s.Churn)
 	if len(s.Reasons) > 0 {
 		dst = appendLong(dst, int64(len(s.Reasons)))
 		for i := range s.Reasons {
@@ -76,11 +72,7 @@ func DecodeScore(body []byte, s *Score) error {
 	s.Probability = r.double()
 	s.Margin = r.double()
 	s.Threshold = r.double()
-	decision := r.long()
-	if decision != 0 && decision != 1 {
-		r.fail(errEnumIndex)
-	}
-	s.Churn = decision == 1
+	s.Churn = r.decision()
 	s.Reasons = s.Reasons[:0]
 	for n := r.block(); n > 0; n = r.block() {
 		for ; n > 0 && r.err == nil; n-- {

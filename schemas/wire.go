@@ -28,6 +28,14 @@ func appendStrings(dst []byte, list []string) []byte {
 	return append(dst, 0)
 }
 
+// appendDecision writes the enum churn.v1.Decision.
+func appendDecision(dst []byte, churn bool) []byte {
+	if churn {
+		return appendLong(dst, 1)
+	}
+	return appendLong(dst, 0)
+}
+
 // wireReader reads the fields of one published record in order. After the first error every read gives a zero value,
 // so that a caller checks once, with finish.
 type wireReader struct {
@@ -116,6 +124,15 @@ func (r *wireReader) string(s *string) {
 	if b := r.bytes(); *s != string(b) {
 		*s = string(b)
 	}
+}
+
+// decision reads the enum churn.v1.Decision.
+func (r *wireReader) decision() (churn bool) {
+	index := r.long()
+	if index != 0 && index != 1 {
+		r.fail(errEnumIndex)
+	}
+	return index == 1
 }
 
 // block returns the count of the next block of an array, 0 after the last. Every element takes at least one byte
