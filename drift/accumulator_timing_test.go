@@ -6,6 +6,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/churnstream/churnstream/internal/testkit/cputime"
 	"github.com/churnstream/churnstream/schemas"
 )
 
@@ -16,7 +17,7 @@ func BenchmarkObserve(b *testing.B) {
 	keys := customerKeys(1000)
 	b.ReportAllocs()
 	offset := int64(0)
-	defer reportProcessorTime(b)()
+	defer cputime.Report(b, 1, "op")()
 	for b.Loop() {
 		i := int(offset % 1000)
 		numbers, categories := rows.Row(i)
@@ -67,7 +68,7 @@ func BenchmarkEvaluate(b *testing.B) {
 	}
 	watermark, _ := population.Watermark()
 	b.ReportAllocs()
-	defer reportProcessorTime(b)()
+	defer cputime.Report(b, 1, "op")()
 	for b.Loop() {
 		population.Evaluate(watermark-1, nil)
 	}
@@ -115,7 +116,7 @@ func BenchmarkEvaluateHundredInputs(b *testing.B) {
 	}
 	watermark, _ := population.Watermark()
 	b.ReportAllocs()
-	defer reportProcessorTime(b)()
+	defer cputime.Report(b, 1, "op")()
 	for b.Loop() {
 		population.Evaluate(watermark-1, nil)
 	}

@@ -6,19 +6,11 @@ import (
 	"runtime"
 	"slices"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
-)
 
-func cpuTime(b *testing.B) time.Duration {
-	b.Helper()
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		b.Fatal(err)
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
-}
+	"github.com/churnstream/churnstream/internal/testkit/cputime"
+)
 
 func benchProtocols(b *testing.B, bench func(b *testing.B, cfg Config)) {
 	b.Helper()
@@ -134,15 +126,14 @@ func BenchmarkMebibyteTransactions(b *testing.B) {
 				unit()
 				var before, after runtime.MemStats
 				runtime.ReadMemStats(&before)
-				cpu := cpuTime(b)
+				reportTime := cputime.Report(b, records, "record")
 				b.ResetTimer()
 				for b.Loop() {
 					unit()
 				}
-				cpu = cpuTime(b) - cpu
+				reportTime()
 				runtime.ReadMemStats(&after)
 				n := float64(b.N) * records
-				b.ReportMetric(float64(cpu.Nanoseconds())/n, "cpu-ns/record")
 				b.ReportMetric(float64(after.Mallocs-before.Mallocs)/n, "allocs/record")
 				b.ReportMetric(n/b.Elapsed().Seconds(), "records/s")
 			})

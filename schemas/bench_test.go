@@ -3,11 +3,12 @@ package schemas
 import (
 	"context"
 	"fmt"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/linkedin/goavro/v2"
+
+	"github.com/churnstream/churnstream/internal/testkit/cputime"
 )
 
 // activitySchema is an event of 12 fields as a producer would publish it; activityContract reads 8 of them.
@@ -70,19 +71,6 @@ func activities(tb testing.TB, n int) [][]byte {
 	return values
 }
 
-// cpu reports the processor time of an operation beside the wall's, which other processes lengthen.
-func cpu(b *testing.B) (done func()) {
-	used := func() time.Duration {
-		var u syscall.Rusage
-		if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-			b.Fatal(err)
-		}
-		return time.Duration(u.Utime.Nano() + u.Stime.Nano())
-	}
-	before := used()
-	return func() { b.ReportMetric(float64(used()-before)/float64(b.N), "cpu-ns/op") }
-}
-
 func benchmarkDecode(b *testing.B, cfg DecoderConfig) {
 	b.Helper()
 	values := activities(b, 1024)
@@ -94,7 +82,7 @@ func benchmarkDecode(b *testing.B, cfg DecoderConfig) {
 	rows := NewRows(len(cfg.Contract.Inputs), 64)
 	ctx := context.Background()
 	b.ReportAllocs()
-	defer cpu(b)()
+	defer cputime.Report(b, 1, "op")()
 	for i := 0; b.Loop(); i++ {
 		if rows.Len() == 64 {
 			rows.Reset()
@@ -180,7 +168,7 @@ func BenchmarkScoreEncode(b *testing.B) {
 	score := sampleScore()
 	var dst []byte
 	b.ReportAllocs()
-	defer cpu(b)()
+	defer cputime.Report(b, 1, "op")()
 	for b.Loop() {
 		dst = score.AppendAvro(AppendFrame(dst[:0], 7))
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/churnstream/churnstream/internal/config"
+	"github.com/churnstream/churnstream/internal/testkit/cputime"
 	"github.com/churnstream/churnstream/scoring"
 )
 
@@ -126,13 +127,12 @@ func BenchmarkBatch(b *testing.B) {
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			b.ReportAllocs()
-			began := processorNow()
+			defer cputime.Report(b, rows, "row")()
 			for b.Loop() {
 				if status := t.ask("/v1/predict:batch", c.contentType, c.body); status != http.StatusOK {
 					b.Fatal(status)
 				}
 			}
-			processorTime(b, began, b.N*rows, "cpu-ns/row")
 		})
 	}
 }
@@ -143,13 +143,12 @@ func BenchmarkSingle(b *testing.B) {
 	for _, reasons := range []int{0, 3} {
 		b.Run("reasons="+strconv.Itoa(reasons), func(b *testing.B) {
 			b.ReportAllocs()
-			began := processorNow()
+			defer cputime.Report(b, 1, "op")()
 			for i := 0; b.Loop(); i++ {
 				if status := t.ask("/v1/predict?explain="+strconv.Itoa(reasons), typeJSON, t.bodies[i%len(t.bodies)]); status != http.StatusOK {
 					b.Fatal(status)
 				}
 			}
-			processorTime(b, began, b.N, "cpu-ns/op")
 		})
 	}
 }
@@ -159,11 +158,10 @@ func BenchmarkShed(b *testing.B) {
 	t := newTimed(b)
 	t.inFlight.Add(int64(t.cfg.Limits.Concurrency))
 	b.ReportAllocs()
-	began := processorNow()
+	defer cputime.Report(b, 1, "op")()
 	for b.Loop() {
 		if status := t.ask("/v1/predict", typeJSON, t.bodies[0]); status != http.StatusServiceUnavailable {
 			b.Fatal(status)
 		}
 	}
-	processorTime(b, began, b.N, "cpu-ns/op")
 }

@@ -1,14 +1,11 @@
-//go:build unix
-
 package catboost
 
 import (
 	"fmt"
 	"math/rand/v2"
-	"syscall"
 	"testing"
-	"time"
 
+	"github.com/churnstream/churnstream/internal/testkit/cputime"
 	"github.com/churnstream/churnstream/scoring/trees"
 )
 
@@ -26,22 +23,12 @@ func BenchmarkOblivious(b *testing.B) {
 			for _, batch := range []int{16, 64, 1000} {
 				b.Run(fmt.Sprintf("%dx%d/%s/batch=%d", size[0], size[1], name, batch), func(b *testing.B) {
 					b.ReportAllocs()
-					before := processorTime(b)
+					defer cputime.Report(b, batch, "row")()
 					for b.Loop() {
 						e.Margins(rows, batch, out, &s)
 					}
-					b.ReportMetric(float64(processorTime(b)-before)/float64(b.N*batch), "cpu-ns/row")
 				})
 			}
 		}
 	}
-}
-
-// processorTime is what this process has used so far: on a busy machine it says more than a clock.
-func processorTime(b *testing.B) time.Duration {
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		b.Fatal(err)
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

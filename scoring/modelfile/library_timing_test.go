@@ -1,5 +1,3 @@
-//go:build unix
-
 package modelfile
 
 import (
@@ -9,22 +7,13 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
+	"github.com/churnstream/churnstream/internal/testkit/cputime"
 	"github.com/churnstream/churnstream/scoring/booster"
 	"github.com/churnstream/churnstream/scoring/trees"
 )
-
-// processorTime is what this process has used so far.
-func processorTime(b *testing.B) time.Duration {
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		b.Fatal(err)
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
-}
 
 // BenchmarkLibraryModels is the cost of a row by models that python/benchmarks/boosters.py has trained and
 // timed with their libraries.
@@ -91,7 +80,7 @@ type least struct {
 	best   float64
 }
 
-func leastTime(b *testing.B) *least { return &least{b: b, before: processorTime(b), best: math.Inf(1)} }
+func leastTime(b *testing.B) *least { return &least{b: b, before: cputime.Used(b), best: math.Inf(1)} }
 
 // span is how many rows are timed together.
 const span = 2000
@@ -101,11 +90,11 @@ func (l *least) count(rows int) {
 		return
 	}
 	l.best = min(l.best, l.perSpan())
-	l.rows, l.before = 0, processorTime(l.b)
+	l.rows, l.before = 0, cputime.Used(l.b)
 }
 
 func (l *least) perSpan() float64 {
-	return float64(processorTime(l.b)-l.before) / float64(l.rows)
+	return float64(cputime.Used(l.b)-l.before) / float64(l.rows)
 }
 
 func (l *least) perRow() float64 {

@@ -1,24 +1,13 @@
-//go:build unix
-
 package trees
 
 import (
 	"fmt"
 	"math"
 	"math/rand/v2"
-	"syscall"
 	"testing"
-	"time"
-)
 
-// processorTime is what this process has used so far: on a busy machine it says more than a clock.
-func processorTime(b *testing.B) time.Duration {
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		b.Fatal(err)
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
-}
+	"github.com/churnstream/churnstream/internal/testkit/cputime"
+)
 
 // full makes an ensemble of complete trees as XGBoost grows them, with thresholds of a histogram.
 func full(count, depth, features int, precision Precision) Ensemble {
@@ -90,14 +79,14 @@ func BenchmarkMargins(b *testing.B) {
 				var s Scratch
 				out := make([]float64, batch)
 				b.ReportAllocs()
-				done, before := 0, processorTime(b)
+				defer cputime.Report(b, batch, "row")()
+				done := 0
 				for b.Loop() {
 					at := done % (distinct / batch) * batch
 					engine.Margins(rows[at*features:(at+batch)*features], batch, out, &s)
 					done++
 				}
 				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(done*batch), "ns/row")
-				b.ReportMetric(float64(processorTime(b)-before)/float64(done*batch), "cpu-ns/row")
 			})
 		}
 	}
@@ -116,13 +105,13 @@ func BenchmarkContributions(b *testing.B) {
 			var s Scratch
 			out := make([]float64, features)
 			b.ReportAllocs()
-			done, before := 0, processorTime(b)
+			defer cputime.Report(b, 1, "row")()
+			done := 0
 			for b.Loop() {
 				at := done % distinct
 				engine.Contributions(rows[at*features:(at+1)*features], out, &s)
 				done++
 			}
-			b.ReportMetric(float64(processorTime(b)-before)/float64(done), "cpu-ns/row")
 		})
 	}
 }
