@@ -33,19 +33,31 @@ func (c *compiler) explainSum(in []column, op *weightedSum, background []float64
 		}
 		return s
 	}
-	e := &explainedLinear{from: op.from, weights: op.weights, background: background, bias: op.intercept}
+	groups, ok := groupsOf(in)
+	if !ok {
+		return nil
+	}
+	e := &explainedLinear{from: op.from, groups: groups, weights: op.weights, background: background, bias: op.intercept}
+	for i := range in {
+		e.bias += float64(op.weights[i] * background[i])
+	}
+	return e
+}
+
+// groupsOf gives the input that each column belongs to; not ok: a column is of several inputs. A constant column's
+// contribution is 0, whichever input it is added to.
+func groupsOf(in []column) (groups []int32, ok bool) {
 	for i := range in {
 		group := in[i].group
 		switch {
 		case group == constantGroup:
-			group = 0 // it gets nothing: the column is its background
+			group = 0
 		case group < 0:
-			return nil
+			return nil, false
 		}
-		e.groups = append(e.groups, group)
-		e.bias += float64(op.weights[i] * background[i])
+		groups = append(groups, group)
 	}
-	return e
+	return groups, true
 }
 
 type explainedLinear struct {
@@ -95,16 +107,13 @@ func (c *compiler) explainTerms(
 	if err := errors.Join(sameLength(what, len(means), len(in)), allBounded(what, means)); err != nil {
 		return err
 	}
-	e := &explainedTerms{means: means, scale: scale, bias: constant, term: term}
+	groups, ok := groupsOf(in)
+	if !ok {
+		return nil
+	}
+	e := &explainedTerms{groups: groups, means: means, scale: scale, bias: constant, term: term}
 	for i := range in {
-		group := in[i].group
-		switch {
-		case group == constantGroup:
-			group = 0 // its term is its mean
-		case group < 0:
-			return nil
-		}
-		e.from, e.groups = append(e.from, in[i].slot), append(e.groups, group)
+		e.from = append(e.from, in[i].slot)
 		e.bias += scale * means[i]
 	}
 	c.explain[slot] = e
@@ -139,15 +148,8 @@ type explainedTrees struct {
 // explainTrees notes how each margin of an ensemble is explained, where the engine can and every
 // column that it reads belongs to one input.
 func (c *compiler) explainTrees(e booster.Engine, in []column, from, margins []int32) {
-	groups := make([]int32, len(in))
-	for i := range in {
-		if groups[i] = in[i].group; groups[i] == constantGroup {
-			groups[i] = 0 // no split is on it: it gets nothing
-		} else if groups[i] < 0 {
-			return
-		}
-	}
-	if e.Explains() != nil {
+	groups, ok := groupsOf(in)
+	if !ok || e.Explains() != nil {
 		return
 	}
 	for k, slot := range margins {
