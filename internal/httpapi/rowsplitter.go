@@ -177,10 +177,7 @@ var quote = []byte{'"'}
 // strings, brackets and commas say so.
 func cutElement(s *rowSplitter) (bool, error) {
 	if s.depth == 0 && !s.closed {
-		for s.pos < len(s.buf) && isSpace(s.buf[s.pos]) {
-			s.pos++
-		}
-		if s.begun = s.pos; s.pos == len(s.buf) {
+		if !s.skipSpace() {
 			return false, s.ends("an array")
 		}
 		if s.buf[s.pos] != '[' {
@@ -190,15 +187,21 @@ func cutElement(s *rowSplitter) (bool, error) {
 		s.begun, s.depth = s.pos, 1
 	}
 	if s.closed {
-		for s.pos < len(s.buf) && isSpace(s.buf[s.pos]) {
-			s.pos++
-		}
-		if s.begun = s.pos; s.pos < len(s.buf) {
+		if s.skipSpace() {
 			return false, s.fault("the end of the text")
 		}
 		return false, nil
 	}
 	return s.cutInArray()
+}
+
+// skipSpace goes on to what is no white space; false: the text in hand has no more.
+func (s *rowSplitter) skipSpace() bool {
+	for s.pos < len(s.buf) && isSpace(s.buf[s.pos]) {
+		s.pos++
+	}
+	s.begun = s.pos
+	return s.pos < len(s.buf)
 }
 
 // cutInArray goes on in an array. What it looks at of every byte is in variables, not in memory.
