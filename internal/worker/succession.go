@@ -94,10 +94,13 @@ func (w *Worker) release(tasks []*task) {
 	}
 	ctx, cancel := context.WithTimeout(w.work, successionLimit)
 	defer cancel()
-	err := producer.CommitOffsets(ctx, w.producing, w.client, w.member(), offsets)
-	for errors.Is(err, kafka.RebalanceInProgress) && ctx.Err() == nil { // several often leave at the same time
-		wait(ctx, settling)
+	var err error
+	for {
 		err = producer.CommitOffsets(ctx, w.producing, w.client, w.member(), offsets)
+		if !errors.Is(err, kafka.RebalanceInProgress) || ctx.Err() != nil {
+			break
+		}
+		wait(ctx, settling) // several often leave at the same time
 	}
 	if err != nil {
 		w.log.Warn().Err(err).Int("partitions", len(offsets)).Msg("cannot mark partitions as given up in order; their next owner will fence this worker once")
