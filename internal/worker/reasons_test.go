@@ -23,8 +23,12 @@ func TestAHeaderAsksForReasons(t *testing.T) {
 		{"a length beyond the end", "\xfe\xff\xff\xff\x0f", 1, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if got := asksForReasons(&consumer.Record{Headers: []byte(c.headers), HeaderCount: c.count}); got != c.want {
+			r := consumer.Record{Headers: []byte(c.headers), HeaderCount: c.count}
+			if got := asksForReasons(&r); got != c.want {
 				t.Errorf("got %v", got)
+			}
+			if n := testing.AllocsPerRun(20, func() { asksForReasons(&r) }); n != 0 {
+				t.Errorf("%v allocations", n)
 			}
 		})
 	}
