@@ -167,7 +167,14 @@ func (l *ledger) age(p *partitionLedger) {
 		return
 	}
 	old := len(p.numbers) - l.recent
-	for i, number := range p.numbers[:old] {
+	p.settle(old)
+	p.first += int64(old)
+	p.numbers, p.seen = p.numbers[:copy(p.numbers, p.numbers[old:])], p.seen[:copy(p.seen, p.seen[old:])]
+}
+
+// settle notes which of the first n offsets remembered as a whole did not come out once.
+func (p *partitionLedger) settle(n int) {
+	for i, number := range p.numbers[:n] {
 		offset := p.first + int64(i)
 		switch seen := p.seen[i]; {
 		case number == 0 || seen == 1:
@@ -177,8 +184,6 @@ func (l *ledger) age(p *partitionLedger) {
 			p.again[offset] = true
 		}
 	}
-	p.first += int64(old)
-	p.numbers, p.seen = p.numbers[:copy(p.numbers, p.numbers[old:])], p.seen[:copy(p.seen, p.seen[old:])]
 }
 
 // mostNumbers bounds what a record may claim to be.
@@ -319,16 +324,7 @@ func (l *ledger) finish(fed numbers) (verdict, error) {
 		}
 	}
 	for i, p := range l.partitions {
-		for at, number := range p.numbers {
-			offset := p.first + int64(at)
-			switch seen := p.seen[at]; {
-			case number == 0 || seen == 1:
-			case seen == 0:
-				p.late[offset] = number
-			default:
-				p.again[offset] = true
-			}
-		}
+		p.settle(len(p.numbers))
 		for _, offset := range slices.Sorted(maps.Keys(p.late)) {
 			v.fault(&v.Lost, "%d@%d came out nowhere", i, offset)
 		}
