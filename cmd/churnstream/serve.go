@@ -130,7 +130,7 @@ func kafkaOf(use opened, log zerolog.Logger, fetching *consumer.Metrics, produci
 		return nil, err
 	}
 	for _, p := range list {
-		contract := httpapi.Contract{Topic: p.Topic, Subject: p.Subject, Schema: p.Schema}
+		contract := httpapi.Contract(p)
 		switch p.Topic {
 		case "":
 		case cfg.Topics.Events:
