@@ -13,9 +13,8 @@ import (
 	"github.com/churnstream/churnstream/internal/telco"
 )
 
-// telcoRows writes the Telco customers, changed by change, as CSV; the last column is the time: two months, half of the
-// customers each.
-func telcoRows(t *testing.T, change func(column map[string]int, row []string, i int)) string {
+// telcoTable is the table of the Telco customers; its first row has the names of the columns.
+func telcoTable(t *testing.T) [][]string {
 	t.Helper()
 	rows, err := telco.CSV()
 	if err != nil {
@@ -25,6 +24,14 @@ func telcoRows(t *testing.T, change func(column map[string]int, row []string, i 
 	if err != nil {
 		t.Fatal(err)
 	}
+	return table
+}
+
+// telcoRows writes the Telco customers, changed by change, as CSV; the last column is the time: two months, half of the
+// customers each.
+func telcoRows(t *testing.T, change func(column map[string]int, row []string, i int)) string {
+	t.Helper()
+	table := telcoTable(t)
 	column := map[string]int{}
 	for i, name := range table[0] {
 		column[name] = i

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/csv"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -17,7 +16,6 @@ import (
 
 	"github.com/churnstream/churnstream/internal/config"
 	"github.com/churnstream/churnstream/internal/driftreport"
-	"github.com/churnstream/churnstream/internal/telco"
 	"github.com/churnstream/churnstream/schemas"
 )
 
@@ -152,14 +150,7 @@ func (o *outcomes) add(customer string, value []byte) {
 // churned are the labels of the Telco customers.
 func churned(t *testing.T) (left []bool) {
 	t.Helper()
-	rows, err := telco.CSV()
-	if err != nil {
-		t.Fatal(err)
-	}
-	table, err := csv.NewReader(rows).ReadAll()
-	if err != nil {
-		t.Fatal(err)
-	}
+	table := telcoTable(t)
 	column := slices.Index(table[0], "Churn")
 	for _, row := range table[1:] {
 		left = append(left, row[column] == "Yes")
