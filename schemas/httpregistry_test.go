@@ -157,6 +157,8 @@ func TestOnlyTheDocumentedCodeMeansUnknown(t *testing.T) {
 		{404, `{"error_code":40401,"message":"Subject not found"}`, false},
 		{403, `{"error_code":40403,"message":"Forbidden"}`, false},
 		{200, `not json`, false},
+		{200, `{}`, false},
+		{200, `null`, false},
 		{500, `{"error_code":40403,"message":"broken"}`, false},
 	} {
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -165,7 +167,7 @@ func TestOnlyTheDocumentedCodeMeansUnknown(t *testing.T) {
 		}))
 		registry := connect(t, func(c *RegistryConfig) { c.RetryFor = 0 }, server.URL)
 		_, err := registry.SchemaByID(context.Background(), 5)
-		if err == nil || errors.Is(err, ErrSchemaNotFound) != c.unknown {
+		if err == nil || errors.Is(err, ErrSchemaNotFound) != c.unknown || errors.Is(err, ErrSchemaUnsupported) {
 			t.Errorf("%d %s: %v", c.status, c.body, err)
 		}
 		registry.Close()
