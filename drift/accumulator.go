@@ -61,6 +61,7 @@ type Accumulator struct {
 	deltas       []*delta
 	free         []*delta
 	last         *delta // the one of the finest ring that an event went into last; nil at first
+	finder       classFinder
 	pendingTally Tally
 
 	state   schemas.DriftState // reused by States
@@ -95,11 +96,12 @@ func NewAccumulator(profile *Profile, contract schemas.Contract, cfg WindowConfi
 	a := &Accumulator{
 		source: source, window: cfg, counter: counter, profile: profile, metrics: metrics,
 		committed: newRings(cfg, profile), newest: noBucket, latest: math.MaxInt64,
-		sum: newCells(profile), others: map[string]int64{}, othersDue: math.MaxInt64,
+		sum: newCells(profile), others: map[string]int64{}, othersDue: math.MaxInt64, finder: newClassFinder(profile.Classes),
 	}
 	a.state = schemas.DriftState{
 		ModelDigest: source.ModelDigest, Topic: source.Topic, Partition: source.Partition,
-		SegmentGroups: a.sum.counts[profile.places+schemas.DriftGroups:],
+		SegmentGroups: a.sum.counts[profile.places+schemas.DriftGroups : profile.firstClass()],
+		ClassEvents:   a.sum.counts[profile.firstClass():],
 		Moments:       make([]float64, momentFields*profile.moments),
 	}
 	for i := range profile.Features {
@@ -183,7 +185,7 @@ func (a *Accumulator) Observe(offset, eventTime int64, key []byte, numbers []flo
 		group = customerGroup(key)
 		d.cells.counts[a.profile.places+group]++
 	}
-	a.counter.count(d.cells, group, numbers, categories, probability)
+	a.counter.count(d.cells, group, a.finder.at(eventTime), numbers, categories, probability)
 	a.pendingTally.Counted++
 }
 
@@ -455,6 +457,8 @@ func checkState(state *schemas.DriftState, profile *Profile, width int64) error 
 		return fmt.Errorf("%d groups of segments, the profile has %d segments", len(state.SegmentGroups), profile.segments)
 	case len(state.Moments) != momentFields*profile.moments:
 		return fmt.Errorf("%d moments, the profile has %d numeric features; an older worker counted none", len(state.Moments), profile.moments)
+	case len(state.ClassEvents) != profile.classes()*(1+profile.segments):
+		return fmt.Errorf("events of %d classes of time, the profile has %d for all events and each of %d segments", len(state.ClassEvents), profile.classes(), profile.segments)
 	}
 	events := uint64(0)
 	for i := range profile.Features {
@@ -470,6 +474,9 @@ func checkState(state *schemas.DriftState, profile *Profile, width int64) error 
 			if sum > events {
 				return fmt.Errorf("feature %q counts %d events, there are %d", f.Name, sum, events)
 			}
+			if n := profile.classed(state, 1+profile.segment(i)); n != sum && profile.Classes != nil {
+				return fmt.Errorf("feature %q counts %d events, its classes of time %d", f.Name, sum, n)
+			}
 			continue
 		}
 		if i > 0 && sum != events {
@@ -477,5 +484,16 @@ func checkState(state *schemas.DriftState, profile *Profile, width int64) error 
 		}
 		events = sum
 	}
+	if n := profile.classed(state, 0); n != events && profile.Classes != nil {
+		return fmt.Errorf("the classes of time count %d events, the features %d", n, events)
+	}
 	return nil
+}
+
+// classed is the events that a state has in all classes of time: block 0 of all events, the others of a segment each.
+func (p *Profile) classed(state *schemas.DriftState, block int) (sum uint64) {
+	for _, c := range state.ClassEvents[block*p.classes() : (block+1)*p.classes()] {
+		sum += uint64(c)
+	}
+	return sum
 }

@@ -195,8 +195,8 @@ func (a *Alarms) record(state, id string, at int64, feature int, e *Evaluation, 
 	}
 	score := &a.profile.Features[a.profile.inputs]
 	counts, _ := a.profile.feature(a.profile.inputs, w)
-	record.ScorePSI = smoothedPSI(counts, score.Shares)
-	record.ScoreMean, record.ScoreReferenceMean = score.Summarize(counts, &w.Moments[score.moment]).Mean, score.Mean
+	record.ScorePSI = smoothedPSI(counts, a.profile.expect(a.profile.inputs, w).Shares)
+	record.ScoreMean, record.ScoreReferenceMean = score.Summarize(counts, score.Counts, &w.Moments[score.moment]).Mean, score.Mean
 	record.Message = a.message(&record, w)
 	return record
 }

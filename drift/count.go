@@ -14,6 +14,7 @@ type Count struct {
 	counter    *counter
 	cells      *cells
 	window     *Window
+	finder     classFinder
 	first, end int64
 	keyed      bool
 }
@@ -26,7 +27,7 @@ func NewCount(profile *Profile, contract schemas.Contract) (*Count, error) {
 	}
 	return &Count{
 		profile: profile, counter: counter, cells: newCells(profile), window: profile.newWindow(0, 0),
-		first: math.MaxInt64, end: math.MinInt64,
+		finder: newClassFinder(profile.Classes), first: math.MaxInt64, end: math.MinInt64,
 	}, nil
 }
 
@@ -39,7 +40,11 @@ func (c *Count) Observe(time int64, key []byte, numbers []float64, categories []
 		c.cells.counts[c.profile.places+group]++
 		c.keyed = true
 	}
-	c.counter.count(c.cells, group, numbers, categories, probability)
+	class := noClass
+	if time > 0 {
+		class = c.finder.at(time)
+	}
+	c.counter.count(c.cells, group, class, numbers, categories, probability)
 	c.first, c.end = min(c.first, time), max(c.end, time+1)
 	if c.window.Events++; c.window.Events%(1<<31) == 0 {
 		c.flush()

@@ -19,10 +19,12 @@ type counter struct {
 	decision   int // first place, -1: none
 	threshold  float64
 	segments   []segmentColumn
+	classes    int // the first class's count, in cells
 }
 
 // cells are the counts of one bucket, or of what is to be added to it: one a place of the profile, then one a customer
-// group, then one a customer group of each segment; and the moments of each numeric feature.
+// group, then one a customer group of each segment, then one a class of time, then one a class of each segment; and the
+// moments of each numeric feature.
 type cells struct {
 	counts  []uint32
 	moments []Moments
@@ -35,7 +37,10 @@ func newCells(p *Profile) *cells {
 }
 
 // cells is the number of counts of a bucket.
-func (p *Profile) cells() int { return p.places + schemas.DriftGroups*(1+p.segments) }
+func (p *Profile) cells() int { return p.firstClass() + p.classes()*(1+p.segments) }
+
+// firstClass is where the counts of classes begin among those of a bucket.
+func (p *Profile) firstClass() int { return p.places + schemas.DriftGroups*(1+p.segments) }
 
 func (c *cells) reset() {
 	clear(c.counts)
@@ -83,14 +88,14 @@ type segmentColumn struct {
 	parts  []segmentPart // of each position of index
 }
 
-type segmentPart struct{ first, groups int } // of the places and of the customer groups, in cells
+type segmentPart struct{ first, groups, classes int } // of the places, the customer groups and the classes, in cells
 
 // newCounter joins the profile with the contract by name.
 func newCounter(p *Profile, contract schemas.Contract) (*counter, error) {
 	if p.inputs != len(contract.Inputs) {
 		return nil, fmt.Errorf("the profile has %d inputs and the score, the contract %d inputs; profile and model must come from the same artefact", p.inputs, len(contract.Inputs))
 	}
-	c := &counter{decision: -1}
+	c := &counter{decision: -1, classes: p.firstClass()}
 	columns := make(map[string]int, len(contract.Inputs))
 	for i, input := range contract.Inputs {
 		columns[input.Name] = i
@@ -126,7 +131,7 @@ func newCounter(p *Profile, contract schemas.Contract) (*counter, error) {
 
 // segment joins the segments of one input into one column.
 func (c *counter) segment(p *Profile, columns map[string]int) error {
-	groups := p.places + schemas.DriftGroups
+	groups, classes := p.places+schemas.DriftGroups, p.firstClass()+p.classes()
 	var categories []string
 	for i := range p.Features {
 		f := &p.Features[i]
@@ -139,8 +144,9 @@ func (c *counter) segment(p *Profile, columns map[string]int) error {
 			categories = nil
 		}
 		s := &c.segments[len(c.segments)-1]
-		s.parts = append(s.parts, segmentPart{first: f.first, groups: groups})
+		s.parts = append(s.parts, segmentPart{first: f.first, groups: groups, classes: classes})
 		groups += schemas.DriftGroups
+		classes += p.classes()
 		categories = append(categories, f.Segment.Category)
 		var err error
 		if s.index, err = schemas.NewCategoryIndex(categories); err != nil {
@@ -194,8 +200,8 @@ func newCategoryColumn(f *Feature, column int) (categoryColumn, error) {
 // noGroup is the group of an event without a customer.
 const noGroup = -1
 
-// count adds one event of a customer group to cells of the counter's profile. It does not allocate.
-func (c *counter) count(into *cells, group int, numbers []float64, categories [][]byte, probability float64) {
+// count adds one event of a customer group and a class of time to cells of the counter's profile. It does not allocate.
+func (c *counter) count(into *cells, group, class int, numbers []float64, categories [][]byte, probability float64) {
 	counts := into.counts
 	for i := range c.numbers {
 		column := &c.numbers[i]
@@ -204,6 +210,9 @@ func (c *counter) count(into *cells, group int, numbers []float64, categories []
 		if v == v {
 			into.moments[column.moment].observe(v, column.centre)
 		}
+	}
+	if class != noClass {
+		counts[c.classes+class]++
 	}
 	score := c.score.place(probability)
 	counts[score]++
@@ -223,6 +232,9 @@ func (c *counter) count(into *cells, group int, numbers []float64, categories []
 				counts[part.first+score-c.score.first]++
 				if group != noGroup {
 					counts[part.groups+group]++
+				}
+				if class != noClass {
+					counts[part.classes+class]++
 				}
 			}
 		}

@@ -17,28 +17,28 @@ type Comparison struct {
 	DegreesOfFreedom            int
 }
 
-// Compare sets a window's counts, worth so many independent customers, against the reference of the feature, worth so
-// many. moments are those of the window, nil where there are none.
-func (f *Feature) Compare(counts []uint64, customers, referenceCustomers float64, moments *Moments) Comparison {
+// Compare sets a window's counts, worth so many independent customers, against what is expected of them. moments are those
+// of the window, nil where there are none.
+func (f *Feature) Compare(counts []uint64, customers float64, expected Expected, moments *Moments) Comparison {
 	current := AppendShares(make([]float64, 0, len(counts)), counts)
 	c := Comparison{
-		PSI: PSI(current, f.Shares), JensenShannon: JensenShannon(current, f.Shares),
+		PSI: PSI(current, expected.Shares), JensenShannon: JensenShannon(current, expected.Shares),
 		KolmogorovSmirnov: math.NaN(), KSChance: math.NaN(), Wasserstein: math.NaN(),
 	}
-	c.PSIChance = PSINull{Current: customers, Reference: referenceCustomers, Places: len(counts)}.PValue(c.PSI)
+	c.PSIChance = PSINull{Current: customers, Reference: expected.Customers, Places: len(counts)}.PValue(c.PSI)
 	total := 0.0
 	for _, n := range counts {
 		total += float64(n)
 	}
-	c.ChiSquare, c.DegreesOfFreedom = ChiSquare(counts, f.Counts)
+	c.ChiSquare, c.DegreesOfFreedom = ChiSquare(counts, expected.Counts)
 	c.ChiSquare *= customers / total // Rao and Scott's correction for customers who come back
 	c.ChiSquareChance = mathext.GammaIncRegComp(float64(c.DegreesOfFreedom)/2, c.ChiSquare/2)
 	if f.moment < 0 && f.Segment == nil {
 		return c
 	}
-	present, reference := presentShares(counts[:f.missing]), presentShares(f.Counts[:f.missing])
+	present, reference := presentShares(counts[:f.missing]), presentShares(expected.Counts[:f.missing])
 	c.KolmogorovSmirnov = KolmogorovSmirnov(present, reference)
-	c.KSChance = KolmogorovChance(c.KolmogorovSmirnov, customers, referenceCustomers)
+	c.KSChance = KolmogorovChance(c.KolmogorovSmirnov, customers, expected.Customers)
 	c.Wasserstein = Wasserstein(f.positions(moments), present, reference)
 	return c
 }

@@ -127,7 +127,8 @@ func TestComparisonOfAnUnmovedWindowShowsNothingAndOfAMovedOneAll(t *testing.T) 
 	profile, err := BuildProfile(contract, Reference{Rows: rows, Probabilities: make([]float64, 3000)}, DefaultProfileConfig())
 	require.NoError(t, err)
 	f := &profile.Features[0]
-	same := f.Compare(f.Counts, 3000, 3000, nil)
+	whole := Expected{Shares: f.Shares, Customers: 3000, Counts: f.Counts}
+	same := f.Compare(f.Counts, 3000, whole, nil)
 	require.Zero(t, same.PSI)
 	require.Zero(t, same.KolmogorovSmirnov)
 	require.Zero(t, same.Wasserstein)
@@ -135,11 +136,11 @@ func TestComparisonOfAnUnmovedWindowShowsNothingAndOfAMovedOneAll(t *testing.T) 
 	require.Equal(t, 1.0, same.PSIChance)
 	moved := make([]uint64, len(f.Counts))
 	moved[len(moved)-3] = 1000 // the uppermost bin
-	c := f.Compare(moved, 1000, 3000, nil)
+	c := f.Compare(moved, 1000, whole, nil)
 	require.Greater(t, c.PSI, 5.0)
 	require.InDelta(t, 0.9, c.KolmogorovSmirnov, 0.02)
 	require.InDelta(t, 45, c.Wasserstein, 3, "from all over the range to its end")
 	require.Less(t, c.ChiSquareChance, 1e-300)
 	require.Less(t, c.KSChance, 1e-300)
-	require.InDelta(t, c.ChiSquare/10, f.Compare(moved, 100, 3000, nil).ChiSquare, 1e-9, "ten events a customer")
+	require.InDelta(t, c.ChiSquare/10, f.Compare(moved, 100, whole, nil).ChiSquare, 1e-9, "ten events a customer")
 }

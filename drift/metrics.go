@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 // its limits; none holds anything of a customer.
 type Metrics struct {
 	counts   []prometheus.Counter // one a place of the profile
+	ratios   []prometheus.Gauge   // likewise; nil where they stay as they are
 	late     prometheus.Counter
 	rejected map[string]prometheus.Counter
 	replayed prometheus.Counter
@@ -54,7 +56,7 @@ func NewMetrics(reg prometheus.Registerer, profile *Profile, horizons []time.Dur
 		Name: "churnstream_drift_replayed_events_total",
 		Help: "Events seen again after a restart whose count was restored already.",
 	})
-	ratio := gauge("churnstream_reference_bin_ratio", "Smoothed share of the reference population, by feature and place.", "feature", "bin")
+	ratio := gauge("churnstream_reference_bin_ratio", "Smoothed share of the reference population, by feature and place; with classes of time, of those of the evaluated hour, NaN while it is not evaluated here.", "feature", "bin")
 	reference := gauge("churnstream_reference_events", "Rows of the reference population.")
 	psi := gauge("churnstream_drift_psi", "Population stability index against the reference, NaN while nothing can be said.", "feature", "horizon")
 	evidence := gauge("churnstream_drift_evidence_nats", "Evidence that the population is relevantly away from the reference, NaN while nothing can be said.", "feature", "horizon")
@@ -93,7 +95,11 @@ func NewMetrics(reg prometheus.Registerer, profile *Profile, horizons []time.Dur
 		f := &profile.Features[i]
 		for place, label := range f.Labels {
 			m.counts = append(m.counts, events.WithLabelValues(f.Name, label))
-			ratio.WithLabelValues(f.Name, label).Set(f.Shares[place])
+			share := ratio.WithLabelValues(f.Name, label)
+			share.Set(f.Shares[place])
+			if profile.Classes != nil {
+				m.ratios = append(m.ratios, share)
+			}
 		}
 		m.psi = append(m.psi, byHorizon(psi, f.Name))
 		m.evidence = append(m.evidence, byHorizon(evidence, f.Name))
@@ -142,6 +148,26 @@ func (m *Metrics) Report(evaluation Evaluation, alarms *Alarms) {
 		m.setFeature(i, f)
 		m.raised[i].Set(oneIf(alarms.Raised(f.Feature)))
 	}
+	m.setRatios(evaluation)
+}
+
+// setRatios shows what was expected of the window of an hour, as Prometheus recomputes the index over one.
+func (m *Metrics) setRatios(evaluation Evaluation) {
+	if m.ratios == nil {
+		return
+	}
+	h := slices.IndexFunc(evaluation.Windows, func(w *Window) bool { return w.Horizon >= time.Hour })
+	if h < 0 {
+		h = len(evaluation.Windows) - 1
+	}
+	ratios := m.ratios
+	for i := range evaluation.Findings {
+		shares := evaluation.Findings[i].Expected[h].Shares
+		for place, share := range shares {
+			ratios[place].Set(share)
+		}
+		ratios = ratios[len(shares):]
+	}
 }
 
 // Forget shows that nothing is evaluated here, as at the start: another worker may be doing it.
@@ -151,8 +177,11 @@ func (m *Metrics) Forget() {
 		m.effective[h].Set(0)
 	}
 	m.end.Set(0)
-	m.needed.Set(math.NaN())
 	nan := math.NaN()
+	m.needed.Set(nan)
+	for _, ratio := range m.ratios {
+		ratio.Set(nan)
+	}
 	for i := range m.psi {
 		for h := range m.psi[i] {
 			m.setHorizon(i, h, nan, nan, nan)

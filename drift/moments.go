@@ -37,7 +37,7 @@ type Summary struct {
 	Minimum, Maximum            float64
 	MissingShare, UnseenShare   float64 // of all events; unseen: a category, or a number outside the reference's range
 	Quantiles                   []Quantile
-	ReferenceMean               float64 // NaN if the profile does not tell
+	ReferenceMean               float64 // of the whole reference; NaN if the profile does not tell
 	ReferenceMissing, RefUnseen float64
 }
 
@@ -45,15 +45,16 @@ type Summary struct {
 // it, and is about Value if the bin is filled evenly.
 type Quantile struct{ Share, Value, Low, High float64 }
 
-// Summarize describes a feature by the counts of its places and, for a number, its moments; nil: none were kept.
-func (f *Feature) Summarize(counts []uint64, moments *Moments) Summary {
+// Summarize describes a feature by the counts of its places, beside those of the reference that it is compared with, and, for
+// a number, by its moments; nil: none were kept.
+func (f *Feature) Summarize(counts, reference []uint64, moments *Moments) Summary {
 	s := Summary{Mean: math.NaN(), Deviation: math.NaN(), Minimum: math.NaN(), Maximum: math.NaN(), ReferenceMean: f.Mean}
 	total := uint64(0)
 	for _, c := range counts {
 		total += c
 	}
 	s.Values = total
-	s.ReferenceMissing, s.RefUnseen = f.apart(f.Counts)
+	s.ReferenceMissing, s.RefUnseen = f.apart(reference)
 	s.MissingShare, s.UnseenShare = f.apart(counts)
 	if f.missing >= 0 {
 		s.Values -= counts[f.missing]

@@ -119,6 +119,7 @@ type Window struct {
 	Counts     []uint64      // per place of the profile, features one after the other
 	Groups     Groups
 	Segments   []Groups  // one a segment of the profile
+	Classes    []uint64  // events of each class of time, of all events and then of each segment
 	Moments    []Moments // one a numeric feature
 	Partitions int       // that have events in it
 }
@@ -127,6 +128,7 @@ func (p *Profile) newWindow(horizon time.Duration, end int64) *Window {
 	w := &Window{
 		Horizon: horizon, Start: end, End: end,
 		Counts: make([]uint64, p.places), Segments: make([]Groups, p.segments), Moments: make([]Moments, p.moments),
+		Classes: make([]uint64, p.classes()*(1+p.segments)),
 	}
 	for i := range w.Moments {
 		w.Moments[i] = noMoments()
@@ -154,6 +156,9 @@ func (w *Window) addCells(c *cells, places int) {
 			w.Segments[i][g] += uint64(n)
 		}
 	}
+	for class, n := range groups[schemas.DriftGroups:] {
+		w.Classes[class] += uint64(n)
+	}
 	for i := range w.Moments {
 		w.Moments[i].merge(&c.moments[i])
 	}
@@ -170,6 +175,9 @@ func (w *Window) add(other *Window) {
 		for g, n := range other.Segments[i] {
 			w.Segments[i][g] += n
 		}
+	}
+	for class, n := range other.Classes {
+		w.Classes[class] += n
 	}
 	for i := range other.Moments {
 		w.Moments[i].merge(&other.Moments[i])
@@ -233,6 +241,7 @@ type Finding struct {
 	Feature    string
 	State      State
 	Judgements []Judgement // one a horizon, shortest first
+	Expected   []Expected  // what each of them compared with
 	Standing   int         // the one that State follows from
 	Window     *Window     // of that one
 	// End is the judgement on the shortest window that holds customers enough to end an alarm, nil if none does; no mark
@@ -290,19 +299,19 @@ func (p *Profile) Judge(rule *Rule, w *Window) []Finding {
 // judge judges one feature over its windows; whether it is calm is a question to those that no mark has cut.
 func (p *Profile) judge(rule *Rule, feature int, windows, whole []*Window) Finding {
 	f := &p.Features[feature]
-	finding := Finding{Feature: f.Name, Judgements: make([]Judgement, len(windows))}
-	customers := p.Customers(f)
+	finding := Finding{Feature: f.Name, Judgements: make([]Judgement, len(windows)), Expected: make([]Expected, len(windows))}
 	lasting := make([]Lasting, len(whole))
 	for h, w := range whole {
 		_, groups := p.feature(feature, w)
 		lasting[h] = Lasting{Design: groups.DesignEffect(), Length: w.length()}
 	}
-	judge := func(w *Window) Judgement {
+	judge := func(w *Window, expected Expected) Judgement {
 		counts, groups := p.feature(feature, w)
-		return rule.JudgeBy(groups.DesignEffectWithin(w.length(), lasting), counts, f.Shares, groups, customers)
+		return rule.JudgeBy(groups.DesignEffectWithin(w.length(), lasting), counts, expected.Shares, groups, expected.Customers)
 	}
 	for h, w := range windows {
-		finding.Judgements[h] = judge(w)
+		finding.Expected[h] = p.expect(feature, w)
+		finding.Judgements[h] = judge(w, finding.Expected[h])
 	}
 	finding.Standing = standing(finding.Judgements)
 	finding.State = finding.Judgement().State
@@ -310,7 +319,7 @@ func (p *Profile) judge(rule *Rule, feature int, windows, whole []*Window) Findi
 	for h, w := range whole {
 		j := &finding.Judgements[h]
 		if w != windows[h] {
-			judgement := judge(w)
+			judgement := judge(w, p.expect(feature, w))
 			j = &judgement
 		}
 		if calm, known := rule.Calm(j, len(f.Labels)); known {
@@ -319,15 +328,15 @@ func (p *Profile) judge(rule *Rule, feature int, windows, whole []*Window) Findi
 		}
 	}
 	counts, _ := p.feature(feature, finding.Window)
-	shares := AppendShares(make([]float64, 0, len(counts)), counts)
-	finding.Bins = f.bins(shares)
-	finding.Effect, finding.Either = f.Effect(shares)
+	shares, expected := AppendShares(make([]float64, 0, len(counts)), counts), finding.Expected[finding.Standing]
+	finding.Bins = f.bins(shares, expected.Shares)
+	finding.Effect, finding.Either = f.Effect(shares, expected.Shares)
 	var moments *Moments
 	if f.moment >= 0 {
 		moments = &finding.Window.Moments[f.moment]
 	}
-	finding.Summary = f.Summarize(counts, moments)
-	finding.Comparison = func() Comparison { return f.Compare(counts, finding.Judgement().Customers, customers, moments) }
+	finding.Summary = f.Summarize(counts, expected.Counts, moments)
+	finding.Comparison = func() Comparison { return f.Compare(counts, finding.Judgement().Customers, expected, moments) }
 	return finding
 }
 
@@ -336,17 +345,20 @@ func (p *Profile) feature(i int, w *Window) (counts []uint64, groups *Groups) {
 	f := &p.Features[i]
 	groups = &w.Groups
 	if f.Segment != nil {
-		groups = &w.Segments[p.segments-(len(p.Features)-i)]
+		groups = &w.Segments[p.segment(i)]
 	}
 	return w.Counts[f.first : f.first+len(f.Labels)], groups
 }
 
+// segment is which one a feature is that is one: they are the last features.
+func (p *Profile) segment(feature int) int { return p.segments - (len(p.Features) - feature) }
+
 // bins shows reference and window of a feature place by place, in the profile's order.
-func (f *Feature) bins(shares []float64) []schemas.BinShift {
+func (f *Feature) bins(shares, expected []float64) []schemas.BinShift {
 	bins := make([]schemas.BinShift, len(shares))
 	for i := range bins {
 		bins[i] = schemas.BinShift{
-			Label: f.Labels[i], Reference: f.Shares[i], Current: shares[i], Contribution: Contribution(shares[i], f.Shares[i]),
+			Label: f.Labels[i], Reference: expected[i], Current: shares[i], Contribution: Contribution(shares[i], expected[i]),
 		}
 	}
 	return bins

@@ -43,6 +43,7 @@ const (
 	maxRestCategories = 10_000
 	maxReferenceCount = 1 << 53
 	maxSegments       = 64
+	maxClassCounts    = 512 // classes of the events and of each segment: 2 KiB a bucket
 )
 
 // Profile is the frozen reference population of one model: for every input of its contract, in the contract's order,
@@ -52,6 +53,8 @@ type Profile struct {
 	Events       uint64   // reference rows; every feature's counts add up to it, those of segments aside
 	DesignEffect float64  // reference rows that are worth one independent customer
 	Threshold    *float64 // of the decision; nil: no decision is counted
+	Classes      *Classes // of time; nil: there are none
+	ClassEvents  []uint64 // reference rows of each class; rows without a time are in none
 	Features     []Feature
 
 	inputs   int // features before the score
@@ -93,18 +96,26 @@ type Feature struct {
 	Contributions   []float64 // mean contribution of the input to the margin by place, in nats; nil if not known
 	Segment         *Segment  // nil: all events count
 
+	ByClass [][]uint64 // reference rows per place in each class of time
+
 	first    int     // index of the feature's first place among all places of the profile
 	moment   int     // index of its moments among those of the profile, -1: none
 	centre   float64 // that its moments are about
 	missing  int     // place of what is missing, -1: none
 	unseen   []int   // places of what the reference's categories or range do not hold
 	decision bool
+	whole    Expected
+	classes  []Expected // of each class of time; see Expect
 }
 
 // Customers is the number of independent customers that the reference rows of the feature are worth.
 func (p *Profile) Customers(f *Feature) float64 {
+	return p.customers(f.Counts)
+}
+
+func (p *Profile) customers(counts []uint64) float64 {
 	total := uint64(0)
-	for _, c := range f.Counts {
+	for _, c := range counts {
 		total += c
 	}
 	return float64(total) / p.DesignEffect
@@ -129,19 +140,19 @@ func (f *Feature) Importance() float64 {
 	return spread
 }
 
-// Effect is what a move to the given shares does to the mean margin, in nats, by the mean contributions of the places,
-// and how much it moves either way: a shift that takes as many customers up as down has no effect on the mean.
-func (f *Feature) Effect(shares []float64) (mean, either float64) {
+// Effect is what a move from the expected to the given shares does to the mean margin, in nats, by the mean contributions
+// of the places, and how much it moves either way: a shift that takes as many customers up as down has no effect on the mean.
+func (f *Feature) Effect(shares, expected []float64) (mean, either float64) {
 	if f.Contributions == nil {
 		return 0, 0
 	}
 	centre := 0.0
-	for place, share := range f.Shares {
+	for place, share := range expected {
 		centre += share * f.Contributions[place]
 	}
 	for place, share := range shares {
-		mean += (share - f.Shares[place]) * f.Contributions[place]
-		either += math.Abs(share-f.Shares[place]) * math.Abs(f.Contributions[place]-centre)
+		mean += (share - expected[place]) * f.Contributions[place]
+		either += math.Abs(share-expected[place]) * math.Abs(f.Contributions[place]-centre)
 	}
 	return mean, either
 }
@@ -167,6 +178,7 @@ type ProfileConfig struct {
 	Categories int                  // categories with a place of their own, the most frequent ones
 	Threshold  *float64             // of the decision; nil: no decision is counted
 	Segments   []string             // categorical inputs: the score is counted for each of their most frequent categories, too
+	Classes    *Classes             // of time, each of which is counted by itself, too; nil: none
 }
 
 // Reference is the population that a profile freezes.
@@ -175,6 +187,7 @@ type Reference struct {
 	Probabilities []float64   // the model's, one a row
 	Customers     [][]byte    // key of each row; nil: every row is another customer
 	Contributions [][]float64 // of each row's inputs to its margin; nil: not known
+	Times         []int64     // of each row in ms since 1970, 0: it has none; only classes of time want them
 }
 
 // DefaultProfileConfig is deciles and twenty categories.
@@ -210,7 +223,10 @@ func BuildProfile(contract schemas.Contract, reference Reference, cfg ProfileCon
 		return nil, fmt.Errorf("build profile: %w", err)
 	}
 	rows, n := reference.Rows, reference.Rows.Len()
-	p := &Profile{Events: uint64(n), DesignEffect: 1, Threshold: cfg.Threshold}
+	if cfg.Classes != nil && !slices.ContainsFunc(reference.Times, func(t int64) bool { return t > 0 }) {
+		return nil, errors.New("build profile: no row of the reference population has a time, by which classes are told apart")
+	}
+	p := &Profile{Events: uint64(n), DesignEffect: 1, Threshold: cfg.Threshold, Classes: cfg.Classes}
 	numbers := make([]float64, n)
 	for column, input := range contract.Inputs {
 		f := Feature{Name: input.Name, Kind: input.Kind}
@@ -247,7 +263,7 @@ func BuildProfile(contract schemas.Contract, reference Reference, cfg ProfileCon
 	if p.Threshold != nil {
 		p.Features = append(p.Features, Feature{Name: DecisionFeature, Kind: schemas.Boolean})
 	}
-	if err := p.segment(contract, score, cfg.Segments); err != nil {
+	if err := p.addSegments(contract, score, cfg.Segments); err != nil {
 		return nil, fmt.Errorf("build profile: %w", err)
 	}
 	p.label()
@@ -275,6 +291,8 @@ func (r *Reference) check(contract schemas.Contract) error {
 		return fmt.Errorf("%d customers for %d rows", len(r.Customers), n)
 	case r.Contributions != nil && len(r.Contributions) != n:
 		return fmt.Errorf("contributions of %d rows, there are %d", len(r.Contributions), n)
+	case r.Times != nil && len(r.Times) != n:
+		return fmt.Errorf("%d times for %d rows", len(r.Times), n)
 	}
 	for i, c := range r.Contributions {
 		if len(c) != len(contract.Inputs) {
@@ -284,8 +302,8 @@ func (r *Reference) check(contract schemas.Contract) error {
 	return nil
 }
 
-// segment adds the score within every category that has a place of its own, of each of the inputs.
-func (p *Profile) segment(contract schemas.Contract, score Feature, inputs []string) error {
+// addSegments adds the score within every category that has a place of its own, of each of the inputs.
+func (p *Profile) addSegments(contract schemas.Contract, score Feature, inputs []string) error {
 	for _, name := range inputs {
 		column := contract.Index(name)
 		if column < 0 || contract.Inputs[column].Kind != schemas.Category {
@@ -307,10 +325,20 @@ func (p *Profile) count(contract schemas.Contract, reference *Reference) error {
 	if err != nil {
 		return err
 	}
-	cells, groups := newCells(p), Groups{}
+	byClass := make([]*cells, p.classes())
+	for class := range byClass {
+		byClass[class] = newCells(p)
+	}
+	cells, groups, finder := newCells(p), Groups{}, newClassFinder(p.Classes)
+	p.ClassEvents = make([]uint64, p.classes())
 	for i := range reference.Rows.Len() {
 		row, categories := reference.Rows.Row(i)
-		counter.count(cells, noGroup, row, categories, reference.Probabilities[i])
+		counter.count(cells, noGroup, noClass, row, categories, reference.Probabilities[i])
+		if p.Classes != nil && reference.Times[i] > 0 {
+			class := finder.at(reference.Times[i])
+			p.ClassEvents[class]++
+			counter.count(byClass[class], noGroup, noClass, row, categories, reference.Probabilities[i])
+		}
 		if reference.Customers != nil {
 			groups.Add(reference.Customers[i])
 		}
@@ -322,8 +350,15 @@ func (p *Profile) count(contract schemas.Contract, reference *Reference) error {
 		for place := range f.Counts {
 			f.Counts[place] = uint64(cells.counts[f.first+place])
 		}
+		for _, cells := range byClass {
+			counts := make([]uint64, len(f.Labels))
+			for place := range counts {
+				counts[place] = uint64(cells.counts[f.first+place])
+			}
+			f.ByClass = append(f.ByClass, counts)
+		}
 		if f.moment >= 0 {
-			s := f.Summarize(f.Counts, &cells.moments[f.moment])
+			s := f.Summarize(f.Counts, f.Counts, &cells.moments[f.moment])
 			f.Mean, f.Deviation = s.Mean, s.Deviation
 		}
 	}
@@ -342,7 +377,7 @@ func (p *Profile) contribute(counter *counter, reference *Reference) {
 	for i, contributions := range reference.Contributions {
 		row, categories := reference.Rows.Row(i)
 		cells.reset()
-		counter.count(cells, noGroup, row, categories, reference.Probabilities[i])
+		counter.count(cells, noGroup, noClass, row, categories, reference.Probabilities[i])
 		for input, contribution := range contributions {
 			f := &p.Features[input]
 			for place := range f.Contributions {
@@ -566,6 +601,7 @@ func (p *Profile) freeze() error {
 	if !(p.DesignEffect >= 1) || math.IsInf(p.DesignEffect, 0) {
 		fault("design_effect: %v is not at least 1", p.DesignEffect)
 	}
+	p.freezeClasses(fault)
 	if p.places > maxProfilePlaces {
 		fault("features: %d places together, more than %d; use fewer bins or categories", p.places, maxProfilePlaces)
 	}
@@ -576,7 +612,11 @@ func (p *Profile) freeze() error {
 			fault("feature %q: stands twice; %q is the model's probability, so rename an input of that name", f.Name, ScoreFeature)
 		}
 		names[f.Name] = true
-		if err := f.freeze(p.Events); err != nil {
+		err := f.freeze(p.Events)
+		if err == nil {
+			err = f.freezeClasses(p)
+		}
+		if err != nil {
 			fault("feature %q: %w", f.Name, err)
 		}
 	}
@@ -615,6 +655,50 @@ func (p *Profile) freezeDerived(fault func(format string, args ...any)) {
 			fault("feature %q: no input %q has the category %q", f.Name, f.Segment.Input, f.Segment.Category)
 		}
 	}
+}
+
+// freezeClasses checks how much the reference holds of each class of time.
+func (p *Profile) freezeClasses(fault func(format string, args ...any)) {
+	if len(p.ClassEvents) != p.classes() {
+		fault("classes: events of %d, there are %d", len(p.ClassEvents), p.classes())
+	}
+	if n := p.classes() * (1 + p.segments); n > maxClassCounts {
+		fault("classes: %d of them for all events and %d segments are %d counts, more than %d; divide time less finely or name fewer segments", p.classes(), p.segments, n, maxClassCounts)
+	}
+	sum := uint64(0)
+	for _, n := range p.ClassEvents {
+		if n > p.Events-sum {
+			fault("classes: their events are more than the profile's %d", p.Events)
+			return
+		}
+		sum += n
+	}
+}
+
+// freezeClasses checks what the feature has in each class and derives what is expected of its windows.
+func (f *Feature) freezeClasses(p *Profile) error {
+	f.whole = Expected{Shares: f.Shares, Customers: p.Customers(f), Counts: f.Counts}
+	if len(f.ByClass) != p.classes() {
+		return fmt.Errorf("classes: counts of %d, the profile has %d", len(f.ByClass), p.classes())
+	}
+	f.classes = nil
+	for class, counts := range f.ByClass {
+		if len(counts) != len(f.Labels) {
+			return fmt.Errorf("classes[%d]: %d counts for %d places", class, len(counts), len(f.Labels))
+		}
+		sum := uint64(0)
+		for place, c := range counts {
+			if c > f.Counts[place] {
+				return fmt.Errorf("classes[%d]: %d rows in place %d, more than the %d of all classes", class, c, place, f.Counts[place])
+			}
+			sum += c
+		}
+		if class < len(p.ClassEvents) && (sum > p.ClassEvents[class] || sum < p.ClassEvents[class] && f.Segment == nil) {
+			return fmt.Errorf("classes[%d]: counts add up to %d, not to the %d events of the class", class, sum, p.ClassEvents[class])
+		}
+		f.classes = append(f.classes, Expected{Shares: appendSharesNear(nil, counts, f.Shares), Customers: max(1, p.customers(counts))})
+	}
+	return nil
 }
 
 func (f *Feature) freeze(events uint64) error {
@@ -687,29 +771,50 @@ type profileFile struct {
 	// What follows came later; without it every row is another customer, and no decision is counted.
 	DesignEffect float64      `json:"design_effect,omitempty"`
 	Threshold    *float64     `json:"threshold,omitempty"`
+	Classes      *classesFile `json:"classes,omitempty"`
 	Features     featureFiles `json:"features"`
+}
+
+type classesFile struct {
+	By     string   `json:"by"`
+	Zone   string   `json:"zone"`
+	Labels []string `json:"labels,omitempty"` // for people; derived again when read
+	Events []uint64 `json:"events"`
 }
 
 type featureFiles []featureFile
 
-// UnmarshalJSON stops at the limit: three bytes of a hostile file would else become a whole feature in memory.
-func (f *featureFiles) UnmarshalJSON(content []byte) error {
+func (f *featureFiles) UnmarshalJSON(content []byte) (err error) {
+	*f, err = readList[featureFile]("features", content, maxFeatures)
+	return err
+}
+
+// classFiles are the counts in each class of time.
+type classFiles [][]uint64
+
+func (c *classFiles) UnmarshalJSON(content []byte) (err error) {
+	*c, err = readList[[]uint64]("classes", content, maxClassCounts)
+	return err
+}
+
+// readList stops at the limit: three bytes of a hostile file would else become a whole element in memory.
+func readList[T any](name string, content []byte, limit int) ([]T, error) {
 	decoder := json.NewDecoder(bytes.NewReader(content))
 	decoder.DisallowUnknownFields()
 	if start, err := decoder.Token(); err != nil || start != json.Delim('[') {
-		return errors.Join(errors.New("features: not a list"), err)
+		return nil, errors.Join(fmt.Errorf("%s: not a list", name), err)
 	}
-	*f = (*f)[:0]
+	var list []T
 	for decoder.More() {
-		if len(*f) == maxFeatures {
-			return fmt.Errorf("features: more than %d", maxFeatures)
+		if len(list) == limit {
+			return nil, fmt.Errorf("%s: more than %d", name, limit)
 		}
-		*f = append(*f, featureFile{})
-		if err := decoder.Decode(&(*f)[len(*f)-1]); err != nil {
-			return fmt.Errorf("features[%d]: %w", len(*f)-1, err)
+		list = append(list, *new(T))
+		if err := decoder.Decode(&list[len(list)-1]); err != nil {
+			return nil, fmt.Errorf("%s[%d]: %w", name, len(list)-1, err)
 		}
 	}
-	return nil
+	return list, nil
 }
 
 type featureFile struct {
@@ -727,6 +832,8 @@ type featureFile struct {
 	Deviation     *float64  `json:"deviation,omitempty"`
 	Contributions []float64 `json:"contributions,omitempty"`
 	Segment       *Segment  `json:"segment,omitempty"`
+
+	Classes classFiles `json:"classes,omitempty"` // counts in each class of time
 }
 
 // told is nil for a number that is not known, which JSON cannot hold.
@@ -747,12 +854,15 @@ func known(v *float64) float64 {
 // WriteProfile writes p as JSON.
 func WriteProfile(w io.Writer, p *Profile) error {
 	file := profileFile{Format: ProfileFormat, Events: p.Events, DesignEffect: p.DesignEffect, Threshold: p.Threshold}
+	if c := p.Classes; c != nil {
+		file.Classes = &classesFile{By: c.By, Zone: c.Zone, Labels: c.Labels, Events: p.ClassEvents}
+	}
 	for i := range p.Features {
 		f := &p.Features[i]
 		file.Features = append(file.Features, featureFile{
 			Name: f.Name, Kind: f.Kind, Minimum: f.Minimum, Maximum: f.Maximum, Edges: f.Edges,
 			Categories: f.Categories, Rest: f.Rest, Places: f.Labels, Counts: f.Counts,
-			Mean: told(f.Mean), Deviation: told(f.Deviation), Contributions: f.Contributions, Segment: f.Segment,
+			Mean: told(f.Mean), Deviation: told(f.Deviation), Contributions: f.Contributions, Segment: f.Segment, Classes: f.ByClass,
 		})
 	}
 	encoder := json.NewEncoder(w)
@@ -787,11 +897,17 @@ func ReadProfile(r io.Reader) (*Profile, error) {
 		return nil, fmt.Errorf("read profile: format %d, this version reads %d; build the profile again or update", file.Format, ProfileFormat)
 	}
 	p := &Profile{Events: file.Events, DesignEffect: cmp.Or(file.DesignEffect, 1), Threshold: file.Threshold}
+	if c := file.Classes; c != nil {
+		if p.Classes, err = NewClasses(c.By, c.Zone); err != nil {
+			return nil, fmt.Errorf("read profile: %w", err)
+		}
+		p.ClassEvents = c.Events
+	}
 	for _, f := range file.Features {
 		p.Features = append(p.Features, Feature{
 			Name: f.Name, Kind: f.Kind, Minimum: f.Minimum, Maximum: f.Maximum, Edges: f.Edges,
 			Categories: f.Categories, Rest: f.Rest, Counts: f.Counts,
-			Mean: known(f.Mean), Deviation: known(f.Deviation), Contributions: f.Contributions, Segment: f.Segment,
+			Mean: known(f.Mean), Deviation: known(f.Deviation), Contributions: f.Contributions, Segment: f.Segment, ByClass: f.Classes,
 		})
 	}
 	p.label()

@@ -175,7 +175,7 @@ func TestProfileHoldsWhatWasAskedForBesideTheInputs(t *testing.T) {
 	require.Equal(t, []float64{0, 2, 0}, boolean.Contributions)
 	require.Zero(t, profile.Features[0].Importance())
 	require.InDelta(t, 1, boolean.Importance(), 0.02, "half of the customers have a contribution of 2")
-	mean, either := boolean.Effect([]float64{0, 1, 0})
+	mean, either := boolean.Effect([]float64{0, 1, 0}, boolean.Shares)
 	require.InDelta(t, 1, mean, 0.05)
 	require.Greater(t, either, 0.9)
 

@@ -72,6 +72,11 @@ func (c RuleConfig) Validate() error {
 	return errors.Join(faults...)
 }
 
+// knows says whether a reference of so many independent customers is enough for a feature of so many places.
+func (c RuleConfig) knows(customers float64, places int) bool {
+	return customers >= c.ReferenceAPlace*float64(places-1)/c.Shift
+}
+
 // Questions is how often a model's population is asked about.
 type Questions struct {
 	Features int           // inputs, score and what else has places
@@ -131,7 +136,7 @@ func (r *Rule) JudgeBy(design float64, counts []uint64, reference []float64, gro
 	places := float64(len(counts))
 	j.Customers = float64(j.Events) / design
 	switch needed := r.cfg.CustomersAPlace * places; {
-	case referenceCustomers < r.cfg.ReferenceAPlace*(places-1)/r.cfg.Shift:
+	case !r.cfg.knows(referenceCustomers, len(counts)):
 		j.State = StateInsufficientReference
 		return j
 	case j.Customers < needed && float64(j.Events) >= needed && groups.largestShare() >= dominant:

@@ -220,7 +220,8 @@ func (c *cells) take(state *schemas.DriftState) {
 		to = append(to, counts...)
 	}
 	to = append(to, state.Groups[:]...)
-	copy(c.counts[len(to):], state.SegmentGroups)
+	to = append(to, state.SegmentGroups...)
+	copy(c.counts[len(to):], state.ClassEvents)
 	for i := range len(state.Moments) / momentFields {
 		m := state.Moments[i*momentFields:]
 		c.moments[i] = Moments{Sum: m[0], Squares: m[1], Minimum: m[2], Maximum: m[3]}

@@ -21,6 +21,8 @@ type DriftState struct {
 	AbsorbedUntil int64     // ms: finer buckets inside this one that start before it are in the counts
 	SegmentGroups []uint32  // DriftGroups a segment of the profile
 	Moments       []float64 // per numeric feature: sum and sum of squares about its centre, minimum, maximum
+
+	ClassEvents []uint32 // of each class of time of the profile, of all events and then of each segment
 }
 
 // AppendKey appends the compaction key to dst: digest/topic/partition/width/bucketstart as text.
@@ -57,7 +59,7 @@ func (s *DriftState) AppendAvro(dst []byte) []byte {
 			dst = appendDouble(dst, m)
 		}
 	}
-	return append(dst, 0)
+	return appendCounts(append(dst, 0), s.ClassEvents)
 }
 
 func appendCounts(dst []byte, counts []uint32) []byte {
@@ -70,9 +72,8 @@ func appendCounts(dst []byte, counts []uint32) []byte {
 	return append(dst, 0)
 }
 
-// DecodeDriftState reads an Avro body that was written with the current schema, or with the first, into s, reusing its
-// memory. The error is
-// a *[RecordError]; s is then half filled.
+// DecodeDriftState reads an Avro body that was written with the current schema, or with an earlier one, into s, reusing its
+// memory. The error is a *[RecordError]; s is then half filled.
 func DecodeDriftState(body []byte, s *DriftState) error {
 	r := wireReader{b: body}
 	r.string(&s.ModelDigest)
@@ -104,7 +105,7 @@ func DecodeDriftState(body []byte, s *DriftState) error {
 	if groups != DriftGroups {
 		r.fail(errGroupNumber)
 	}
-	s.AbsorbedUntil, s.SegmentGroups, s.Moments = 0, s.SegmentGroups[:0], s.Moments[:0]
+	s.AbsorbedUntil, s.SegmentGroups, s.Moments, s.ClassEvents = 0, s.SegmentGroups[:0], s.Moments[:0], s.ClassEvents[:0]
 	if r.more() {
 		s.AbsorbedUntil = r.long()
 		s.SegmentGroups = r.counts(s.SegmentGroups)
@@ -113,6 +114,9 @@ func DecodeDriftState(body []byte, s *DriftState) error {
 				s.Moments = append(s.Moments, r.double())
 			}
 		}
+	}
+	if r.more() {
+		s.ClassEvents = r.counts(s.ClassEvents)
 	}
 	return r.finish("drift state")
 }

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"gonum.org/v1/gonum/stat/distuv"
+
+	"github.com/churnstream/churnstream/drift"
 )
 
 // scenario is one line of a table.
@@ -32,6 +34,8 @@ type scenario struct {
 	spread        int
 
 	bot        float64 // share of one customer's events in all
+	swing      float64 // PSI of the population by day from that by night; 0: it is the same all day
+	classes    string  // of time that the evidence rule goes by; none: the whole profile
 	oneFeature bool    // only the first feature moves
 	onset      int     // minute at which the population moves
 	lasts      int     // minutes that it stays moved; 0: for good
@@ -105,12 +109,45 @@ func drifts(long bool) []scenario {
 	for _, kind := range allKinds[1:] {
 		add(scenario{name: "step, " + kind, rate: 10, psi: .25, kinds: []string{kind}})
 	}
-	add(scenario{name: "step, customers of D 5", rate: 10, psi: .25, kinds: tilt, events: 3, spread: 240})
+	for _, psi := range []float64{.25, .5} {
+		for _, spread := range []int{1, 240} {
+			within := map[int]string{1: "a minute", 240: "4 h"}[spread]
+			add(scenario{name: "step, customers of D 5 within " + within, rate: 10, psi: psi, kinds: tilt, events: 3, spread: spread})
+			add(scenario{name: "step, customers of D 22 within " + within, rate: 10, psi: psi, kinds: tilt, events: 4, heavy: 30, spread: spread})
+		}
+	}
 	if long {
-		add(scenario{name: "step, customers of D 22", rate: 10, psi: .25, kinds: tilt, events: 4, heavy: 30, spread: 240})
 		add(scenario{name: "ramp of a week", rate: 10, psi: .25, kinds: tilt, ramp: week})
 	}
 	return out
+}
+
+// seasonal are the scenarios in which the population follows the day and the week, as the reference did: every alarm is
+// false; and those in which the first feature moves on top of that.
+func seasonal(long bool) (quiet, moved []scenario) {
+	base := scenario{rate: 10, kinds: []string{"missing"}, reference: 100_000, runs: 1, minutes: yearLong / 12}
+	if long {
+		base.minutes = yearLong
+	}
+	add := func(swing float64, classes string) {
+		s := base
+		s.name, s.swing, s.classes = fmt.Sprintf("PSI %v by day", swing), swing, classes
+		quiet = append(quiet, s)
+		s.psi, s.oneFeature, s.runs, s.onset, s.minutes = .25, true, 15, week, week+2*day
+		if swing == .5 {
+			moved = append(moved, s)
+		}
+	}
+	add(.25, "")
+	for _, swing := range []float64{.5, 1} {
+		add(swing, "")
+		add(swing, "weekend/6h")
+		add(swing, "weekend/2h")
+	}
+	clustered, shifted := quiet[2], quiet[2]
+	clustered.name, clustered.events, clustered.spread = clustered.name+", 3 events in 4 h each (D 5)", 3, 240
+	shifted.name, shifted.psi, shifted.classes, shifted.reference = shifted.name+", profile of 1,000,000 customers", .08, "weekend/1h", 1e6
+	return append(quiet, clustered, shifted), moved
 }
 
 // episodes are scenarios that end: one alarm, cleared, and no second one; or none at all.
@@ -139,7 +176,7 @@ type result struct {
 func main() {
 	long := flag.Bool("long", false, "all scenarios in full, half an hour of one core")
 	only := flag.String("only", "", "regular expression that a scenario must match, written as in: ramp of a week, 10/s, PSI 0.25")
-	table := flag.String("table", "years,drifts,episodes", "tables to print")
+	table := flag.String("table", "years,drifts,seasons,episodes", "tables to print")
 	workers := flag.Int("workers", runtime.NumCPU(), "scenarios' runs at a time")
 	flag.Parse()
 	match, err := regexp.Compile(*only)
@@ -154,10 +191,15 @@ func main() {
 			err = yearTable(selected(years(*long), match), *workers)
 		case "drifts":
 			err = driftTable(selected(drifts(*long), match), *workers)
+		case "seasons":
+			quiet, moved := seasonal(*long)
+			if err = yearTable(selected(quiet, match), *workers); err == nil {
+				err = driftTable(selected(moved, match), *workers)
+			}
 		case "episodes":
 			err = episodeTable(selected(episodes(*long), match), *workers)
 		default:
-			err = fmt.Errorf("-table: %q is none of years, drifts, episodes", name)
+			err = fmt.Errorf("-table: %q is none of years, drifts, seasons, episodes", name)
 		}
 		if err != nil {
 			fmt.Fprintln(os.Stderr, "driftsim:", err)
@@ -169,7 +211,7 @@ func main() {
 
 func selected(all []scenario, match *regexp.Regexp) []scenario {
 	return slices.DeleteFunc(all, func(s scenario) bool {
-		return !match.MatchString(fmt.Sprintf("%s, %v/s, PSI %v", s.name, s.rate, s.psi))
+		return !match.MatchString(fmt.Sprintf("%s, %v/s, PSI %v", s.title(), s.rate, s.psi))
 	})
 }
 
@@ -211,13 +253,16 @@ func run(s scenario, seed uint64) (result, error) {
 	if err != nil {
 		return result{}, err
 	}
-	shares := sampled(random, s.reference)
+	frozen, err := freeze(&s, random)
+	if err != nil {
+		return result{}, err
+	}
 	late := random.IntN(day)
 	if s.onset > 0 {
 		s.onset += late // at a random minute of the day
 		s.minutes += late
 	}
-	st, w, limit := newStream(s, random, shares), newWindows(s.watched()), significant()
+	st, w, limit := newStream(s, random, frozen), newWindows(s.watched(), frozen), significant()
 	watches := make([]watch, s.watched())
 	for f := range watches {
 		for r := range rules {
@@ -232,7 +277,7 @@ func run(s scenario, seed uint64) (result, error) {
 		}
 		found := 0
 		for f := range watches {
-			w.judge(f, t, &watches[f], rule, &s, shares, limit)
+			w.judge(f, t, &watches[f], rule, &s, limit)
 			for r := range rules {
 				found += min(1, watches[f].alarms[r].first+1)
 			}
@@ -263,9 +308,94 @@ func run(s scenario, seed uint64) (result, error) {
 	return out, nil
 }
 
-// sampled is the frozen profile: shares of so many customers of the population, smoothed.
-func sampled(random *rand.Rand, customers float64) []float64 {
-	shares, rest, left := normalised(population[:]), 1.0, customers
+// title is the scenario's name in a table.
+func (s *scenario) title() string {
+	switch {
+	case s.swing == 0:
+		return s.name
+	case s.classes == "":
+		return s.name + ", whole profile"
+	default:
+		return s.name + ", " + s.classes
+	}
+}
+
+// frozen is the reference.
+type frozen struct {
+	whole   drift.Expected
+	divided *drift.Classes // nil: there are none
+	classes []drift.Expected
+}
+
+// freeze samples the reference, with the classes of time of the scenario from as many weeks as it takes.
+func freeze(s *scenario, random *rand.Rand) (*frozen, error) {
+	out, weeks := &frozen{}, cycle(s.swing)
+	if s.classes != "" {
+		var err error
+		if out.divided, err = drift.NewClasses(s.classes, "UTC"); err != nil {
+			return nil, err
+		}
+		out.classes = make([]drift.Expected, len(out.divided.Labels))
+	}
+	// shares and events of the whole and of each class, in which slots weigh as they have events
+	whole, events := make([]float64, places), 0.0
+	byClass, classEvents := make([][places]float64, len(out.classes)), make([]float64, len(out.classes))
+	for slot, shares := range weeks {
+		rate := season(slot * 15)
+		events += rate
+		for i, p := range shares {
+			whole[i] += rate * p
+		}
+		if out.divided != nil {
+			class := out.class(slot * 15)
+			classEvents[class] += rate
+			for i, p := range shares {
+				byClass[class][i] += rate * p
+			}
+		}
+	}
+	out.whole = drift.Expected{Shares: sampled(random, whole, s.reference, nil), Customers: s.reference}
+	for class := range out.classes {
+		customers := math.Round(s.reference * classEvents[class] / events)
+		out.classes[class] = drift.Expected{Shares: sampled(random, byClass[class][:], customers, out.whole.Shares), Customers: customers}
+	}
+	return out, nil
+}
+
+// class is that of a minute since some Monday.
+func (r *frozen) class(t int) int {
+	if r.divided == nil {
+		return 0
+	}
+	const monday = 4 * day // 5 January 1970
+	return r.divided.At(int64(t+monday) * time.Minute.Milliseconds())
+}
+
+// expect is what a window is compared with.
+func (r *frozen) expect(into []float64, groups *drift.Groups, classes []uint64) drift.Expected {
+	total := uint64(0)
+	for _, n := range groups {
+		total += n
+	}
+	if r.divided == nil || total == 0 {
+		copy(into, r.whole.Shares)
+		return drift.Expected{Shares: into, Customers: r.whole.Customers}
+	}
+	return drift.Expect(into, total, classes, r.classes, r.whole)
+}
+
+// events are all of the minute.
+func (m *minute) events() (sum uint64) {
+	for _, n := range m.groups {
+		sum += uint64(n)
+	}
+	return sum
+}
+
+// sampled is the profile or a class of it: shares of so many customers of a population, smoothed towards others, nil:
+// towards equal ones.
+func sampled(random *rand.Rand, population []float64, customers float64, towards []float64) []float64 {
+	shares, rest, left := normalised(population), 1.0, customers
 	total := customers + .5*places
 	for i, p := range shares {
 		n := left
@@ -274,7 +404,11 @@ func sampled(random *rand.Rand, customers float64) []float64 {
 		}
 		left -= n
 		rest -= p
-		shares[i] = (n + .5) / total
+		pseudo := .5
+		if towards != nil {
+			pseudo = .5 * places * towards[i]
+		}
+		shares[i] = (n + pseudo) / total
 	}
 	return shares
 }
@@ -296,7 +430,7 @@ func yearTable(all []scenario, workers int) error {
 			total[i] += r.raised[i]
 			cells[i] = perYear(r.raised[i], lived)
 		}
-		fmt.Printf("| %s | %v | %v | %.1f | %.2f | %s |\n", s.name, s.rate, s.psi, r.independent, lived, strings.Join(cells, " | "))
+		fmt.Printf("| %s | %v | %v | %.1f | %.2f | %s |\n", s.title(), s.rate, s.psi, r.independent, lived, strings.Join(cells, " | "))
 	}
 	cells := make([]string, rules)
 	for i := range rules {
@@ -328,7 +462,7 @@ func driftTable(all []scenario, workers int) error {
 		for i := range rules {
 			cells[i] = quantile(r.found[i], .5) + " / " + quantile(r.found[i], .95)
 		}
-		fmt.Printf("| %s | %v | %v | %d | %s |\n", s.name, s.psi, s.rate, s.runs, strings.Join(cells, " | "))
+		fmt.Printf("| %s | %v | %v | %d | %s |\n", s.title(), s.psi, s.rate, s.runs, strings.Join(cells, " | "))
 	}
 	fmt.Println()
 	return nil

@@ -82,10 +82,18 @@ type windows struct {
 	groups   [len(horizons)]drift.Groups
 	reach    [len(horizons)]float64 // what the index must pass before the rule can have its evidence
 	lasting  [len(horizons)]drift.Lasting
+	frozen   *frozen
+	classes  [len(horizons)][]uint64
+	expected [len(horizons)]drift.Expected
 }
 
-func newWindows(features int) *windows {
-	return &windows{features: features, minutes: make([]minute, week+day)}
+func newWindows(features int, frozen *frozen) *windows {
+	w := &windows{features: features, frozen: frozen, minutes: make([]minute, week+day)}
+	for h := range horizons {
+		w.classes[h] = make([]uint64, len(frozen.classes))
+		w.expected[h].Shares = make([]float64, places)
+	}
+	return w
 }
 
 func (w *windows) at(t int) *minute { return &w.minutes[t%len(w.minutes)] }
@@ -97,6 +105,7 @@ func (w *windows) add(t int, needed float64) {
 		for start := max(0, begin(t+1, t+1-length)); w.start[h] < start; w.start[h]++ {
 			w.change(h, w.start[h], ^uint64(0))
 		}
+		w.expected[h] = w.frozen.expect(w.expected[h].Shares, &w.groups[h], w.classes[h])
 		w.lasting[h] = drift.Lasting{Design: w.groups[h].DesignEffect(), Length: time.Duration(t+1-w.start[h]) * time.Minute}
 	}
 	for h := range horizons {
@@ -151,6 +160,9 @@ func (w *windows) change(h, t int, sign uint64) {
 	for g, c := range m.groups {
 		w.groups[h][g] += sign * uint64(c)
 	}
+	if w.frozen.divided != nil {
+		w.classes[h][m.class] += sign * m.events()
+	}
 }
 
 // cut is a feature's window that a mark has cut: minutes from start to before end.
@@ -158,12 +170,14 @@ type cut struct {
 	start, end int
 	counts     [places]uint64
 	groups     drift.Groups
+	classes    []uint64
+	shares     []float64
 }
 
 // move sums anew, or takes what came and went if the window only moved on.
 func (c *cut) move(w *windows, f, start, end int) {
 	if c.end > end || c.end <= start || c.start > start {
-		*c = cut{start: start, end: start}
+		*c = cut{start: start, end: start, classes: make([]uint64, len(w.frozen.classes)), shares: make([]float64, places)}
 	}
 	for ; c.end < end; c.end++ {
 		c.change(w.at(c.end), f, 1)
@@ -181,27 +195,30 @@ func (c *cut) change(m *minute, f int, sign uint64) {
 	for g, n := range m.groups {
 		c.groups[g] += sign * uint64(n)
 	}
+	if len(c.classes) > 0 {
+		c.classes[m.class] += sign * m.events()
+	}
 }
 
 // judge is one evaluation of one feature by all rules, after minute t.
-func (w *windows) judge(f, t int, at *watch, rule *drift.Rule, s *scenario, shares []float64, significant float64) {
-	hour := w.counts[1][f][:]
-	if most(hour, shares) < 0.07 { // without a logarithm: no rule raises, and all of one hour clear
+func (w *windows) judge(f, t int, at *watch, rule *drift.Rule, s *scenario, significant float64) {
+	hour, whole := w.counts[1][f][:], w.frozen.whole.Shares
+	if most(hour, whole) < 0.07 { // without a logarithm: no rule raises, and all of one hour clear
 		at.alarms[fixedRule].step(t, s.onset, false, true)
 		at.alarms[hourlyRule].step(t, s.onset, false, (t+1)%60 == 0)
 		at.held = 0
 		at.alarms[holdRule].step(t, s.onset, false, true)
 	} else {
-		w.others(f, t, at, s, shares, significant)
+		w.others(f, t, at, s, whole, significant)
 	}
 
 	raise, known := false, false
 	for h, length := range horizons {
-		counts, groups := &w.counts[h][f], &w.groups[h]
-		if !at.alarms[evidenceRule].on && at.mark <= w.start[h] && (most(counts[:], shares) < 0.1 || unsmoothed(counts[:], shares) < w.reach[h]) {
+		counts, groups, expected := &w.counts[h][f], &w.groups[h], &w.expected[h]
+		if !at.alarms[evidenceRule].on && at.mark <= w.start[h] && (most(counts[:], expected.Shares) < 0.1 || unsmoothed(counts[:], expected.Shares) < w.reach[h]) {
 			continue // the rule has nothing against it, or not enough
 		}
-		whole := rule.JudgeBy(w.design(groups, w.lasting[h].Length), counts[:], shares, groups, s.reference)
+		whole := rule.JudgeBy(w.design(groups, w.lasting[h].Length), counts[:], expected.Shares, groups, expected.Customers)
 		if at.alarms[evidenceRule].on && !known {
 			var calm bool
 			if calm, known = rule.Calm(&whole, places); known {
@@ -223,7 +240,8 @@ func (w *windows) judge(f, t int, at *watch, rule *drift.Rule, s *scenario, shar
 		if start := begin(t+1, max(at.mark, t+1-length)); start > w.start[h] {
 			c := &at.cuts[h]
 			c.move(w, f, start, t+1)
-			whole = rule.JudgeBy(w.design(&c.groups, time.Duration(t+1-start)*time.Minute), c.counts[:], shares, &c.groups, s.reference)
+			e := w.frozen.expect(c.shares, &c.groups, c.classes)
+			whole = rule.JudgeBy(w.design(&c.groups, time.Duration(t+1-start)*time.Minute), c.counts[:], e.Shares, &c.groups, e.Customers)
 		}
 		raise = whole.State == drift.StateDrifting
 	}

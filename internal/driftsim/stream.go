@@ -21,19 +21,24 @@ const (
 // population is eight quantile bins, then missing, unseen, under and over.
 var population = [places]float64{.1225, .1225, .1225, .1225, .1225, .1225, .1225, .1225, .015, 1e-6, .0025, .0025}
 
-// minute is what a minute brings: events by place of each feature, and by customer group.
+// minute is what a minute brings: events by place of each feature, and by customer group; and the class of time it is in.
 type minute struct {
 	counts [features][places]uint32
 	groups [schemas.DriftGroups]uint32
+	class  int
 }
+
+// slots are the times of the week that have a population of their own, where it follows a cycle: quarters of an hour.
+const slots = week / 15
 
 // stream draws minutes of one model's events.
 type stream struct {
 	s        scenario
 	random   *rand.Rand
-	rested   [features][]float64 // the population before the onset
-	moved    [features][]float64 // and after
-	offset   int                 // minute of the week at which it begins
+	frozen   *frozen
+	rested   [features][][]float64 // the population before the onset, by slot; one slot without a cycle
+	moved    [features][][]float64 // and after
+	offset   int                   // minute of the week at which it begins
 	customer sessions
 }
 
@@ -43,14 +48,21 @@ type sessions struct {
 	warm  bool
 }
 
-func newStream(s scenario, random *rand.Rand, shares []float64) *stream {
-	st := &stream{s: s, random: random, offset: random.IntN(week)}
+func newStream(s scenario, random *rand.Rand, frozen *frozen) *stream {
+	st := &stream{s: s, random: random, frozen: frozen, offset: random.IntN(week)}
+	rested := cycle(s.swing)
 	for f := range features {
-		st.rested[f] = normalised(population[:])
-		st.moved[f] = st.rested[f]
+		st.rested[f], st.moved[f] = rested, rested
 		if s.psi > 0 && (!s.oneFeature || f == 0) {
 			kind := s.kinds[(f+random.IntN(len(s.kinds)))%len(s.kinds)]
-			st.moved[f] = movedBy(shares, direction(kind, shares), s.psi)
+			from := rested // with a cycle the shift is on top of it
+			if s.swing == 0 {
+				from = [][]float64{frozen.whole.Shares}
+			}
+			st.moved[f] = make([][]float64, len(from))
+			for slot, shares := range from {
+				st.moved[f][slot] = movedBy(shares, direction(kind, shares), s.psi)
+			}
 		}
 	}
 	if s.spread > 0 {
@@ -67,6 +79,7 @@ func (st *stream) next(t int, m *minute) {
 	} else {
 		st.independent(t, m)
 	}
+	m.class = st.frozen.class(st.clock(t))
 	if st.s.bot > 0 && t >= st.s.onset && t < st.s.onset+st.s.lasts {
 		events := uint32(st.s.rate * 60 * st.s.bot / (1 - st.s.bot))
 		for f := range features {
@@ -74,6 +87,37 @@ func (st *stream) next(t int, m *minute) {
 		}
 		m.groups[17] += events
 	}
+}
+
+// clock is the minute since some Monday at which minute t is.
+func (st *stream) clock(t int) int { return t + st.offset + week }
+
+// cycle is the population by slot of the week: by day it goes from one to another whose PSI from it is swing, and half as
+// far on weekends.
+func cycle(swing float64) [][]float64 {
+	low := normalised(population[:])
+	if swing == 0 {
+		return [][]float64{low}
+	}
+	high := movedBy(low, direction("tilt", low), swing)
+	out := make([][]float64, slots)
+	for slot := range out {
+		t := slot * 15
+		level := (1 + math.Sin(2*math.Pi*float64(t%day)/day)) / 2
+		if t/day%7 >= 5 {
+			level /= 2
+		}
+		for i := range low {
+			out[slot] = append(out[slot], low[i]+level*(high[i]-low[i]))
+		}
+	}
+	return out
+}
+
+// at is the population of a feature at minute t.
+func (st *stream) at(f, t int) (rested, moved []float64) {
+	slot := st.clock(t) % week / 15 % len(st.rested[f])
+	return st.rested[f][slot], st.moved[f][slot%len(st.moved[f])]
 }
 
 // season is a day and a week of more and fewer events.
@@ -98,10 +142,11 @@ func (st *stream) part(t int) float64 {
 }
 
 func (st *stream) independent(t int, m *minute) {
-	mean, part := st.s.rate*60*season(t+st.offset), st.part(t)
+	mean, part := st.s.rate*60*season(st.clock(t)), st.part(t)
 	for f := range st.s.watched() {
+		rested, moved := st.at(f, t)
 		for i := range places {
-			m.counts[f][i] = poisson(st.random, mean*(st.rested[f][i]+part*(st.moved[f][i]-st.rested[f][i])))
+			m.counts[f][i] = poisson(st.random, mean*(rested[i]+part*(moved[i]-rested[i])))
 		}
 	}
 	for g := range m.groups {
@@ -130,9 +175,10 @@ func (st *stream) begin(t, skip int) {
 	}
 	part := st.part(t)
 	var at [features]int
-	for range poisson(st.random, st.s.rate*60*season(t+st.offset+week)/each) {
+	for range poisson(st.random, st.s.rate*60*season(st.clock(t))/each) {
 		for f := range st.s.watched() {
-			at[f] = draw(st.random, st.rested[f], st.moved[f], part)
+			rested, moved := st.at(f, t)
+			at[f] = draw(st.random, rested, moved, part)
 		}
 		mean := st.s.events
 		if st.s.heavy > 0 && st.random.Float64() < .05 {
