@@ -164,6 +164,7 @@ type Fetch struct {
 	MaxWait           Duration `yaml:"max_wait"`            // long poll
 	MaxBytes          int      `yaml:"max_bytes"`           // of one answer of one broker
 	MaxPartitionBytes int      `yaml:"max_partition_bytes"` // of one partition in it: the size of a transaction under load
+	MemoryBytes       int      `yaml:"memory_bytes"`        // of all partitions together, prefetched and in hand
 	OffsetReset       string   `yaml:"offset_reset"`        // earliest, latest or fail when there is no valid committed offset
 	Rack              string   `yaml:"rack"`                // where this worker runs, as the brokers name racks: read from the nearest replica; empty: from leaders
 }
@@ -272,6 +273,7 @@ func Default() Config {
 			MaxWait:           Duration(100 * time.Millisecond),
 			MaxBytes:          8 << 20,
 			MaxPartitionBytes: 1 << 20,
+			MemoryBytes:       12 << 20,
 			OffsetReset:       "earliest",
 		},
 		Produce: Produce{

@@ -81,6 +81,7 @@ func TestEachFaultOfAFileIsNamedWithKeyAndLineBesideTheOthers(t *testing.T) {
 		"a key that occurs twice":       {"model: m\nmodel: n\ndrift: {clear_hold: 0}\n", []string{"line 2", "already defined at line 1", "drift.clear_hold"}, []string{"is empty"}},
 		"a file that is a list":         {"- model\n", []string{"line 1: the file: a list is not a section"}, nil},
 		"two documents":                 {"model: m\n---\nmodel: n\n", []string{"more than one YAML document"}, []string{"is empty"}},
+		"memory for nothing":            {"model: m\nfetch: {memory_bytes: 524287}\n", []string{"fetch.memory_bytes: 524287"}, nil},
 		"topics that are directories":   {"model: m\ntopics: {events: ., scores: ..}\n", []string{"topics.events:", "topics.scores:"}, nil},
 		"an instance id with a blank":   {"model: m\ngroup: {instance_id: \"a b\"}\n", []string{"group.instance_id:"}, nil},
 		"a login in a registry's URL":   {"model: m\nregistry: {urls: [\"http://u:s3cret@h\"]}\n", []string{"registry.urls[0]: holds a login"}, []string{"s3cret"}},

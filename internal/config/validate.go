@@ -197,6 +197,7 @@ func (c *Config) checkTransport(k *checker) {
 	k.between("fetch.max_wait", f.MaxWait, Duration(time.Millisecond), Duration(30*time.Second))
 	k.check(f.MaxPartitionBytes >= 1<<10 && f.MaxPartitionBytes <= 256<<20, "fetch.max_partition_bytes", "%d is outside 1024 to 268435456", f.MaxPartitionBytes)
 	k.check(f.MaxBytes >= f.MaxPartitionBytes && f.MaxBytes <= 512<<20, "fetch.max_bytes", "%d must be at least max_partition_bytes (%d) and at most 536870912", f.MaxBytes, f.MaxPartitionBytes)
+	k.check(f.MemoryBytes >= 512<<10 && f.MemoryBytes <= 1<<30, "fetch.memory_bytes", "%d is outside 524288 to 1073741824", f.MemoryBytes)
 	k.oneOf("fetch.offset_reset", f.OffsetReset, "earliest", "latest", "fail")
 	p := c.Produce
 	k.oneOf("produce.compression", p.Compression, "none", "lz4", "snappy", "zstd", "gzip")

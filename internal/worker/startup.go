@@ -211,6 +211,7 @@ func fetchConfig(cfg config.Config, metrics *consumer.Metrics) consumer.FetchCon
 	f.MaxWait = cfg.Fetch.MaxWait.Std()
 	f.MaxBytes = cfg.Fetch.MaxBytes
 	f.MaxPartitionBytes = cfg.Fetch.MaxPartitionBytes
+	f.MemoryBytes = cfg.Fetch.MemoryBytes
 	f.OffsetReset = consumer.OffsetReset(cfg.Fetch.OffsetReset)
 	f.Rack = cfg.Fetch.Rack
 	return f
