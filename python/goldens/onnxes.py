@@ -7,6 +7,7 @@ list of that column's texts, one of kind 'i' is an integer.
 
 import argparse
 import pathlib
+import tempfile
 import warnings
 
 import numpy as np
@@ -177,6 +178,11 @@ def vector_models():
     yield "network-logistic-3", 3, neural_network.MLPClassifier((8, 4), activation="logistic", max_iter=100, random_state=1), False
     yield "quantile", 2, pipeline.make_pipeline(preprocessing.QuantileTransformer(n_quantiles=40), logistic()), False
     yield "quantile-missing", 2, pipeline.make_pipeline(preprocessing.QuantileTransformer(n_quantiles=33), impute.SimpleImputer(), logistic()), True
+    yield "discriminant-quadratic", 2, discriminant_analysis.QuadraticDiscriminantAnalysis(reg_param=0.3), False
+    yield "discriminant-quadratic-3", 3, discriminant_analysis.QuadraticDiscriminantAnalysis(reg_param=0.3), False
+    yield "bernoulli-3", 3, naive_bayes.BernoulliNB(), False
+    yield "bayes-six-columns", 2, naive_bayes.GaussianNB(), False
+    yield "scale-power", 2, pipeline.make_pipeline(preprocessing.PowerTransformer(), logistic()), False
     yield "wide-logistic", 2, logistic(), False
     yield "wide-network", 2, neural_network.MLPClassifier((40, 70), max_iter=20, random_state=1), False
 
@@ -266,6 +272,24 @@ def write_boosters(directory):
         save(directory, name, converted, "q" * rows.shape[1], rows.astype(float), {"input": rows.astype(np.float32)})
 
 
+def write_catboosts(directory):
+    """What CatBoost writes itself."""
+    try:
+        import catboost
+    except ImportError as e:
+        print("  no CatBoost:", e)
+        return
+    options = {"iterations": 6, "depth": 4, "verbose": 0, "thread_count": 1, "random_seed": 1, "allow_writing_files": False}
+    for number, (name, classes) in enumerate((("catboost", 2), ("catboost-3", 3), ("catboost-regression", 0))):
+        x, y = numbers(200 + number, classes, True)
+        model = (catboost.CatBoostClassifier if classes else catboost.CatBoostRegressor)(**options).fit(x, y)
+        with tempfile.TemporaryDirectory() as folder:
+            model.save_model(f"{folder}/model.onnx", format="onnx")
+            converted = onnx.load(f"{folder}/model.onnx")
+        rows = probes(number, x, thresholds_of(converted, model, number), True)
+        save(directory, name, converted, "q" * rows.shape[1], rows.astype(float), {converted.graph.input[0].name: rows})
+
+
 def write_ensembles(directory):
     """TreeEnsemble of ai.onnx.ml 5, which no converter writes of itself yet."""
     random = np.random.default_rng(3)
@@ -316,7 +340,7 @@ def main(directory):
         missing = missing and not (old and name.startswith(("tree", "forest")))
         if old and name.startswith("svm") and name not in OLD_VECTORS:
             continue
-        x, y = flags(number, classes) if name.startswith("wide") else numbers(number, classes, missing)
+        x, y = flags(number, classes) if name.startswith("wide") else numbers(number, classes, missing, columns=6 if name.endswith("six-columns") else 8)
         if name.startswith("svm") and name != "svm-linear-regression":  # whose files hold their training rows
             x, y = x[:150], y[:150]
         for double in (False, True) if name in ("logistic", "logistic-3", "ridge") else (False,):
@@ -335,6 +359,7 @@ def main(directory):
                 print(f"  {name}: not run: {str(e).splitlines()[0][:200]}")
     write_frames(directory)
     write_boosters(directory)
+    write_catboosts(directory)
     if onnx.defs.onnx_opset_version() >= 21:
         write_ensembles(directory)
 

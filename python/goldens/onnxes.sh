@@ -17,4 +17,4 @@ environment() {
 environment onnx-1.14 numpy==1.26.4 pandas==2.0.3 scikit-learn==1.2.2 skl2onnx==1.14.1 onnx==1.14.1 onnxmltools==1.11.2 \
 	protobuf==3.20.3 'setuptools<70' onnxruntime==1.16.3 lightgbm==3.3.5 xgboost==1.7.6
 environment onnx-1.20 numpy==2.4.6 pandas==3.1.1 scikit-learn==1.7.2 skl2onnx==1.20.0 onnx==1.23.2 onnxmltools==1.16.0 \
-	onnxruntime==1.31.1 lightgbm==4.7.0 xgboost-cpu==3.2.0
+	onnxruntime==1.31.1 lightgbm==4.7.0 xgboost-cpu==3.2.0 catboost==1.2.10

@@ -184,12 +184,12 @@ func dot64(a, b []float64, c float64) float64 {
 	return c + sum
 }
 
-// logarithm is plog of Eigen, which took it from Cephes.
+// logarithm is plog of the Eigen in ONNX Runtime 1.31: a quotient of polynomials, without fused operations.
 func logarithm(x float32) float32 {
 	if !(x > 0) || math.IsInf(float64(x), 0) {
 		return float32(math.Log(float64(x)))
 	}
-	fraction, exponent := math.Frexp(max(float64(x), 0x1p-126))
+	fraction, exponent := math.Frexp(float64(x))
 	e := float32(exponent)
 	if x = float32(fraction); x < 0.707106781186547524 {
 		e--
@@ -197,13 +197,10 @@ func logarithm(x float32) float32 {
 	} else {
 		x--
 	}
-	square := x * x
-	cube := square * x
-	y := fused(fused(7.0376836292e-2, x, -1.1514610310e-1), x, 1.1676998740e-1)
-	y1 := fused(fused(-1.2420140846e-1, x, 1.4249322787e-1), x, -1.6668057665e-1)
-	y2 := fused(fused(2.0000714765e-1, x, -2.4999993993e-1), x, 3.3333331174e-1)
-	y = fused(fused(y, cube, y1), cube, y2) * cube
-	y = fused(-0.5, square, y)
-	x += y
-	return fused(e, 0.693147180559945, x)
+	p := float32(x*0.18256296349849254) + 1.0000000190281063
+	p = float32(x*p) + 1.0000000190281136
+	q := float32(x*0.049616247954120038) + 0.59923249590823520
+	q = float32(x*q) + 1.4999999999999927
+	q = float32(x*q) + 1
+	return float32(e*0.693147180559945) + float32(x*p)/q
 }

@@ -154,6 +154,9 @@ func (b *builder) add(n node) error {
 
 // flattened refuses what would take the columns of rows that became one dimension for a dimension of their own.
 func (c *call) flattened() error {
+	if c.op != "Reshape" && slices.ContainsFunc(c.in, func(v *value) bool { return v != nil && v.stacked }) {
+		return errors.New("rows of several tensors behind each other are not supported")
+	}
 	flat := slices.ContainsFunc(c.in, func(v *value) bool { return v != nil && v.flat })
 	if !flat {
 		return nil
@@ -296,6 +299,9 @@ func (v *value) shape() []string {
 	}
 	if v.flat {
 		out = append(slices.Clone(out[:v.axis]), "n·"+out[v.axis+1])
+	}
+	if v.stacked {
+		out = append([]string{out[0] + "·n"}, out[2:]...)
 	}
 	return out
 }

@@ -268,12 +268,7 @@ func addElementwise(o map[string]maker) {
 	o[":Neg"] = unary(isNumber, negative)
 	o[":Abs"] = unary(isNumber, func(_ dtype, x float64) float64 { return math.Abs(x) })
 	o[":Sqrt"] = unary(isFloat, func(_ dtype, x float64) float64 { return math.Sqrt(x) })
-	o[":Log"] = unary(isFloat, func(t dtype, x float64) float64 {
-		if t == float32s {
-			return float64(logarithm(float32(x)))
-		}
-		return math.Log(x)
-	})
+	o[":Log"] = makeLog
 	o[":Floor"] = unary(isFloat, func(_ dtype, x float64) float64 { return math.Floor(x) })
 	o[":Ceil"] = unary(isFloat, func(_ dtype, x float64) float64 { return math.Ceil(x) })
 	o[":Reciprocal"] = unary(isFloat, func(_ dtype, x float64) float64 { return 1 / x })
@@ -340,6 +335,27 @@ func addElementwise(o map[string]maker) {
 	o[":Where"] = makeWhere
 	o[":Clip"] = makeClip
 	o[":Cast"] = makeCast
+}
+
+// makeLog makes the operator of the logarithm. What is left over of a constant when four numbers at a time are
+// taken gets the C library's.
+func makeLog(c *call) ([]*value, operation, error) {
+	log := func(t dtype, x float64) float64 {
+		if t == float32s {
+			return float64(logarithm(float32(x)))
+		}
+		return math.Log(x)
+	}
+	if len(c.in) == 1 && c.in[0] != nil && c.in[0].isConstant() {
+		packed, packets := log, c.in[0].size()/4*4
+		log = func(t dtype, x float64) float64 {
+			if packets--; packets < 0 {
+				return math.Log(x)
+			}
+			return packed(t, x)
+		}
+	}
+	return unary(isFloat, log)(c)
 }
 
 func makeWhere(c *call) ([]*value, operation, error) {

@@ -173,6 +173,9 @@ func makeReshape(c *call) ([]*value, operation, error) {
 	if len(list) > maxRank {
 		return nil, nil, fmt.Errorf("%d dimensions, at most %d are supported", len(list), maxRank)
 	}
+	if x.stacked {
+		return unstack(x, list)
+	}
 	dims := make([]int, len(list))
 	open, rest := -1, 1
 	hasRows := false
@@ -210,6 +213,31 @@ func makeReshape(c *call) ([]*value, operation, error) {
 		}
 	}
 	return reform(x, dims)
+}
+
+// unstack gives tensors that stand behind each other a dimension of their own.
+func unstack(x *value, list []int64) ([]*value, operation, error) {
+	rest := int64(x.size() / x.dims[0])
+	if len(list) < 2 || list[0] != int64(x.dims[0]) || list[1] != -1 && list[1] != rowsMark {
+		return nil, nil, fmt.Errorf("%v does not become %v, its first dimension must be %d, its second that of the rows", x.shape(), list, x.dims[0])
+	}
+	dims := []int{x.dims[0], rows}
+	for _, d := range list[2:] {
+		if d < 1 || rest%d != 0 {
+			return nil, nil, fmt.Errorf("%v does not become %v", x.shape(), list)
+		}
+		rest /= d
+		dims = append(dims, int(d))
+	}
+	if rest != 1 {
+		return nil, nil, fmt.Errorf("%v does not become %v", x.shape(), list)
+	}
+	out, err := shaped(x.dtype, dims)
+	if err != nil {
+		return nil, nil, err
+	}
+	out.slot = x.slot
+	return []*value{out}, nil, nil
 }
 
 func makeFlatten(c *call) ([]*value, operation, error) {
@@ -401,6 +429,9 @@ func makeConcat(c *call) ([]*value, operation, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	if at == 0 && in[0].axis == 0 {
+		return stack(in)
+	}
 	dims := slices.Clone(in[0].dims)
 	dims[at] = 0
 	for _, v := range in {
@@ -433,6 +464,28 @@ func makeConcat(c *call) ([]*value, operation, error) {
 					width := len(from) / outer
 					to = to[copy(to, from[k*width:(k+1)*width]):]
 				}
+			}
+		}
+	}, nil
+}
+
+// stack puts the rows of tensors of one form behind each other.
+func stack(in []*value) ([]*value, operation, error) {
+	for _, v := range in {
+		if !slices.Equal(v.dims, in[0].dims) {
+			return nil, nil, fmt.Errorf("rows of %q, of the dimensions %v, behind those of %q, of %v", v.name, v.shape(), in[0].name, in[0].shape())
+		}
+	}
+	out, err := shaped(in[0].dtype, append([]int{len(in)}, in[0].dims...))
+	if err != nil {
+		return nil, nil, err
+	}
+	out.stacked = true
+	return []*value{out}, func(f *frame) {
+		for r := range f.n {
+			to := f.row(out, r)
+			for _, v := range in {
+				to = to[copy(to, f.row(v, r)):]
 			}
 		}
 	}, nil

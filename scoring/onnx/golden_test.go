@@ -19,8 +19,11 @@ func TestModelsScoreAsONNXRuntime(t *testing.T) {
 	}
 	for _, c := range cases {
 		most := 1.0
-		if strings.HasSuffix(c.Name, "skl1.14.1-adaboost-3") {
-			most = 4 // SAMME.R: logarithms and their differences enlarge what logf is off by
+		switch { // logarithms are those of ONNX Runtime 1.31; these models enlarge what others are off by
+		case strings.Contains(c.Name, "skl1.14.1-adaboost"):
+			most = 4
+		case strings.Contains(c.Name, "skl1.14.1-bernoulli"):
+			most = 16
 		}
 		t.Run(c.Name, func(t *testing.T) {
 			t.Parallel()

@@ -205,6 +205,10 @@ func TestDamagedModelsAreRefusedWithThePlace(t *testing.T) {
 		{"rows that became columns, and others", flat(aNode("", "Add", []string{"f", "x"}, []string{"y"})), `"x" of the dimensions [n 2] with all elements`},
 		{"a reduction of rows that became columns", flat(aNode("", "ReduceSum", []string{"f"}, []string{"y"}, ints("axes", 1))), "all elements of all rows in one dimension"},
 		{"a result of rows that became columns", flat(aNode("", "Neg", []string{"f"}, []string{"y"})), `the output "y" has the dimensions [1 n·2]`},
+		{"rows behind rows of another form", model(aNode("", "Concat", []string{"x", "l"}, []string{"y"}, whole32("axis", 0)), x, info(11, "l", 1, -1, 3), y), "rows of \"l\", of the dimensions [n 3], behind those of \"x\", of [n 2]"},
+		{"a result of rows behind rows", model(aNode("", "Concat", []string{"x", "x"}, []string{"y"}, whole32("axis", 0)), x, y), `the output "y" has the dimensions [2·n 2]`},
+		{"rows behind rows that are calculated with", model(aNode("", "Concat", []string{"x", "x"}, []string{"c"}, whole32("axis", 0)), aNode("", "Neg", []string{"c"}, []string{"y"}), x, y), "rows of several tensors behind each other"},
+		{"rows behind rows that mix", model(tensor("s", 7, []int64{2}, number(7, -1), number(7, 2)), aNode("", "Concat", []string{"x", "x"}, []string{"c"}, whole32("axis", 0)), aNode("", "Reshape", []string{"c", "s"}, []string{"y"}), x, y), "its first dimension must be 2"},
 		{"a wire type that is not used", slices.Concat(number(1, 8), protowire.AppendTag(nil, 7, protowire.StartGroupType)), "wire type 3"},
 		{"a length of 10^9", slices.Concat(number(1, 8), protowire.AppendTag(nil, 7, protowire.BytesType), binary.AppendUvarint(nil, 1_000_000_000)), "unexpected EOF"},
 	} {

@@ -33,7 +33,12 @@ func addReductions(o map[string]maker) {
 // other in order.
 func (c *call) groups(x *value, axes []int64, keep bool) (out *value, order []int32, each int, err error) {
 	joined := make([]bool, len(x.dims))
-	if len(axes) == 0 {
+	switch {
+	case len(axes) == 0 && x.isConstant():
+		for i := range x.dims {
+			axes = append(axes, int64(i))
+		}
+	case len(axes) == 0:
 		return nil, nil, 0, errors.New("a reduction over all axes, rows included, is not supported")
 	}
 	for _, a := range axes {
@@ -106,7 +111,7 @@ func reduction(element func(t dtype, x float64) float64, join func(t dtype, x, y
 					for k, at := range order[i*each : (i+1)*each] {
 						f.memory[k] = element(t, from[at])
 					}
-					to[i] = reduced(f.memory, lanes, joined)
+					to[i] = reduced(f.memory, lanes, i*each, joined)
 					if finish != nil {
 						to[i] = t.round(finish(t, to[i], each))
 					}
@@ -129,39 +134,48 @@ func lanesOf(t dtype) int {
 }
 
 // reduced joins a list, of one element at least, as Eigen's redux does, which ONNX Runtime reduces by: two registers in turn, then both,
-// then the halves, then what is left over. (It begins where an address is a multiple of 16, which for some widths depends on the row; here
-// it begins at the first element.) It writes to the list.
-func reduced(list []float64, lanes int, join func(x, y float64) float64) float64 {
-	whole := len(list) / lanes * lanes
+// then the halves, then what is before and behind. It begins where an address is a multiple of 16. Where the elements of a row are no
+// multiple of a register that depends on the place of the row among others; it is taken for the first, which a row alone is, and at is the
+// place of the list there. It writes to the list.
+func reduced(list []float64, lanes, at int, join func(x, y float64) float64) float64 {
+	before := min((lanes-at%lanes)%lanes, len(list))
+	aligned := list[before:]
+	whole := len(aligned) / lanes * lanes
 	if lanes == 1 || whole == 0 {
-		whole = 1
-	} else {
-		first := list[:lanes]
-		if whole > lanes {
-			second := list[lanes : 2*lanes]
-			at := 2 * lanes
-			for ; at+2*lanes <= whole; at += 2 * lanes {
-				for k := range first {
-					first[k], second[k] = join(first[k], list[at+k]), join(second[k], list[at+lanes+k])
-				}
-			}
+		out := list[0]
+		for _, x := range list[1:] {
+			out = join(out, x)
+		}
+		return out
+	}
+	first := aligned[:lanes]
+	if whole > lanes {
+		second := aligned[lanes : 2*lanes]
+		at := 2 * lanes
+		for ; at+2*lanes <= whole; at += 2 * lanes {
 			for k := range first {
-				first[k] = join(first[k], second[k])
-			}
-			if at < whole {
-				for k := range first {
-					first[k] = join(first[k], list[at+k])
-				}
+				first[k], second[k] = join(first[k], aligned[at+k]), join(second[k], aligned[at+lanes+k])
 			}
 		}
-		for half := lanes / 2; half > 0; half /= 2 {
-			for k := range half {
-				first[k] = join(first[k], first[k+half])
+		for k := range first {
+			first[k] = join(first[k], second[k])
+		}
+		if at < whole {
+			for k := range first {
+				first[k] = join(first[k], aligned[at+k])
 			}
 		}
 	}
-	out := list[0]
-	for _, x := range list[whole:] {
+	for half := lanes / 2; half > 0; half /= 2 {
+		for k := range half {
+			first[k] = join(first[k], first[k+half])
+		}
+	}
+	out := aligned[0]
+	for _, x := range list[:before] {
+		out = join(out, x)
+	}
+	for _, x := range aligned[whole:] {
 		out = join(out, x)
 	}
 	return out

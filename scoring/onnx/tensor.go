@@ -66,6 +66,8 @@ type value struct {
 	// flat is a dimension that ONNX counts with that of the rows, and that is behind it here: of n rows of
 	// c columns that became one of n·c elements.
 	flat bool
+	// stacked is the same for the dimension before the rows: k tensors of n rows each, one behind another.
+	stacked bool
 
 	slot     int       // of what is computed
 	constant []float64 // else
