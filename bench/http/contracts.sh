@@ -5,30 +5,19 @@
 #
 #   bench/http/contracts.sh [PYTHON]
 #
-# PYTHON (default python3) must have what bench/http/requirements.txt lists. PORT (default 18080) is the API's.
+# PYTHON (default python3) must have what bench/http/requirements.txt lists. PORT (18080) is the API's.
 set -euo pipefail
-cd "$(dirname "$0")/../.."
 python=${1:-python3}
-port=${PORT:-18080}
-work=$(mktemp -d)
-server=
-stop() {
-	[ -z "$server" ] || { kill "$server" && wait "$server" || true; }
-	server=
-}
-trap 'stop; rm -rf "$work"' EXIT
+# shellcheck source=bench/http/service.sh
+. "$(dirname "$0")/service.sh"
 
 go build -o "$work/churnstream" ./cmd/churnstream
 export PYTHONPATH=python
 "$python" python/examples/telco.py internal/telco/Telco-Customer-Churn.csv.gz "$work/models/telco" >"$work/log"
 "$python" python/examples/subscriptions.py "$work/models" >>"$work/log"
 for model in "$work"/models/*; do
-	CHURNSTREAM_HTTP_DATA_DIR="$work/data" CHURNSTREAM_LOG_LEVEL=warn "$work/churnstream" serve --offline --model "$model" --listen "127.0.0.1:$port" &
-	server=$!
-	for _ in $(seq 300); do
-		curl -sf -o "$work/ready" "http://127.0.0.1:$port/readyz" && break
-		sleep 0.1
-	done
-	"$python" bench/http/reference.py check "$model" "http://127.0.0.1:$port"
+	CHURNSTREAM_HTTP_DATA_DIR="$work/data" CHURNSTREAM_LOG_LEVEL=warn serve "$work/churnstream" serve --offline --model "$model" --listen "127.0.0.1:$port"
+	await /readyz
+	"$python" bench/http/reference.py check "$model" "$url"
 	stop
 done

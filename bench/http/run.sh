@@ -7,25 +7,14 @@
 # PYTHON (default python3) must have what bench/http/requirements.txt lists. FOR (8s) is the length of each measurement, PORT
 # (18080) the port of both services, ROUNDS (1) how often the API is measured.
 set -euo pipefail
-cd "$(dirname "$0")/../.."
 python=${1:-python3}
 length=${FOR:-8s}
-port=${PORT:-18080}
-url=http://127.0.0.1:$port
-work=$(mktemp -d)
-server=
-stop() {
-	[ -z "$server" ] || { kill "$server" && wait "$server" || true; }
-	server=
-}
-trap 'stop; rm -rf "$work"' EXIT
-wait_for() {
-	for _ in $(seq 300); do
-		curl -s -o "$work/answer" "$url/openapi.json" && return
-		sleep 0.2
-	done
-	echo "nothing answers at $url" >&2
-	exit 1
+# shellcheck source=bench/http/service.sh
+. "$(dirname "$0")/service.sh"
+
+api() { # in front of the command of the service
+	CHURNSTREAM_HTTP_DATA_DIR="$work/data" CHURNSTREAM_LOG_LEVEL=warn serve "$@" "$work/churnstream" serve --offline --model "$work/model" --listen "127.0.0.1:$port"
+	await /openapi.json
 }
 
 go build -o "$work/churnstream" ./cmd/churnstream
@@ -34,9 +23,7 @@ go build -o "$work/load" ./bench/http/load
 PYTHONPATH=python "$python" -m churnstream_export "$work/pipeline.joblib" --reference "$work/rows.csv" --output "$work/model" --name trees >"$work/log"
 uptime
 
-CHURNSTREAM_HTTP_DATA_DIR="$work/data" CHURNSTREAM_LOG_LEVEL=warn "$work/churnstream" serve --offline --model "$work/model" --listen "127.0.0.1:$port" &
-server=$!
-wait_for
+api env
 "$work/load" -example <"$work/answer" >"$work/example.json"
 "$python" bench/http/reference.py check "$work/model" "$url"
 for _ in $(seq "${ROUNDS:-1}"); do
@@ -47,11 +34,19 @@ for _ in $(seq "${ROUNDS:-1}"); do
 done
 stop
 
-CHURNSTREAM_BENCH_MODEL="$work/model" go test -run '^$' -bench 'Batch|Single|Shed' -benchtime 1s ./internal/httpapi | grep -E '^(Benchmark|cpu)'
+if command -v taskset >"$work/log"; then
+	echo "== churnstream serve on one processor, the load on another: overload without a fight for processors"
+	api taskset -c 0
+	for _ in $(seq "${ROUNDS:-1}"); do
+		taskset -c 1 "$work/load" -url "$url" -body "$work/example.json" -for "$length" -rate 0 -batch 0 -overload 3 -pid "$server"
+	done
+	stop
+fi
 
-"$python" bench/http/reference.py serve "$work" "$port" 2 &
-server=$!
-wait_for
+CHURNSTREAM_BENCH_MODEL="$work/model" go test -run '^$' -bench 'Batch|Single|Shed|Refusal' -benchtime 1s ./internal/httpapi | grep -E '^(Benchmark|cpu)'
+
+serve "$python" bench/http/reference.py serve "$work" "$port" 2
+await /openapi.json
 echo "== FastAPI + scikit-learn, 2 workers, no features named"
 "$work/load" -url "$url" -body "$work/example.json" -for "$length" -rate 0 -beside "$work/capacity" -beside "$work/capacity-plain"
 uptime

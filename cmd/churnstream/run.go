@@ -69,7 +69,7 @@ func runWorker(ctx context.Context, use opened, logOutput io.Writer) error {
 		if err != nil {
 			return err
 		}
-		g.Go(func() error { return api.Run(serve, cfg.Shutdown.Grace.Std()) })
+		g.Go(func() error { return runHTTPAPI(serve, api, cfg.Shutdown.Grace.Std()) })
 	}
 	if cfg.Admin.Listen != "" {
 		server, err := admin.New(

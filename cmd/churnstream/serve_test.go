@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -241,5 +242,18 @@ func TestAPublicAddressNeedsAuthentication(t *testing.T) {
 		if code, _, errs := runCommand(t, "serve", "-c", path); code != exitUsage || !strings.Contains(errs, want) {
 			t.Errorf("%q: exit %d: %s", more, code, errs)
 		}
+	}
+}
+
+func TestTheNetworkHasAProcessorBesideThoseThatCompute(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "c.yaml")
+	put(t, path, fmt.Sprintf("model: %s\nhttp: {listen: \"127.0.0.1:0\", kafka: false, data_dir: %q}\n", filepath.Join(trained(t), "model"), filepath.Join(t.TempDir(), "data")))
+	p := startProcess(t, "serve", "-c", path)
+	_, text, err := call(t.Context(), http.MethodGet, api(t, p)+"/metrics", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := fmt.Sprintf("go_sched_gomaxprocs_threads %d\n", runtime.GOMAXPROCS(0)+1); !bytes.Contains(text, []byte(want)) {
+		t.Errorf("no %s", want)
 	}
 }

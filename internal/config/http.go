@@ -54,6 +54,7 @@ type HTTPLimits struct {
 	RequestTimeout Duration `yaml:"request_timeout"` // for the work on a request, such as an acknowledgement of Kafka
 	Concurrency    int      `yaml:"concurrency"`     // requests under way; those beyond are answered 503 at once
 	QueueWait      Duration `yaml:"queue_wait"`      // for a processor; who would wait longer is answered 503 at once
+	RefuseUnread   bool     `yaml:"refuse_unread"`   // predictions without a place are answered 503 before they are parsed; not with TLS
 	Connections    int      `yaml:"connections"`     // open at once; those beyond are closed
 	Streams        int      `yaml:"streams"`         // open score streams
 	Rate           float64  `yaml:"rate"`            // requests a second of one principal; 0: no limit
@@ -82,6 +83,7 @@ func defaultHTTP() HTTP {
 			RequestTimeout: Duration(10 * time.Second),
 			Concurrency:    64,
 			QueueWait:      Duration(50 * time.Millisecond),
+			RefuseUnread:   true,
 			Connections:    2048,
 			Streams:        100,
 			Burst:          100,

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"runtime"
 	"runtime/debug"
 	"strconv"
 	"sync"
@@ -91,7 +90,7 @@ func (p *textPool) put(b []byte) {
 }
 
 // ahead is how many chunks are cut while the oldest is not ready.
-func ahead() int { return runtime.GOMAXPROCS(0) + 1 }
+func (r *batchRun) ahead() int { return r.s.work.limit + 1 }
 
 // errOutboxFull ends a batch whose predictions cannot be published.
 var errOutboxFull = errors.New("predictions are published and Kafka is behind; ask again later")
@@ -120,7 +119,7 @@ func (r *batchRun) all(ctx context.Context) error {
 			r.underWay = append(r.underWay, c)
 			go r.predict(c)
 		}
-		for len(r.underWay) > 0 && (ended != nil || len(r.underWay) >= ahead()) {
+		for len(r.underWay) > 0 && (ended != nil || len(r.underWay) >= r.ahead()) {
 			if err := r.settle(ctx); err != nil {
 				return err
 			}

@@ -14,6 +14,7 @@ type boundedListener struct {
 	limit    int64
 	farewell []byte // nil: a client that speaks TLS could not read it
 	refused  func()
+	turn     *turnstile // nil: none
 	open     atomic.Int64
 }
 
@@ -28,7 +29,11 @@ func (l *boundedListener) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		if l.open.Add(1) <= l.limit {
-			return &boundedConn{Conn: c, closed: sync.OnceFunc(func() { l.open.Add(-1) })}, nil
+			bounded := &boundedConn{Conn: c, closed: sync.OnceFunc(func() { l.open.Add(-1) })}
+			if l.turn == nil {
+				return bounded, nil
+			}
+			return &turnstileConn{boundedConn: bounded, turnstile: l.turn, begins: true}, nil
 		}
 		l.open.Add(-1)
 		l.refused()

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"net/http"
 	"strconv"
 	"time"
 
@@ -47,7 +48,7 @@ func newMetrics(reg prometheus.Registerer, model *scoring.Model) *metrics {
 	m := &metrics{
 		requests:    counters("requests_total", "Answered requests.", "route", "method", "code"),
 		inFlight:    gauge("requests_in_flight", "Requests under way; streams are not counted."),
-		refused:     counters("refused_total", "Requests refused before their work: shed (no place, or too long to wait), rate, unauthenticated, forbidden; connections beyond the limit.", "reason"),
+		refused:     counters("refused_total", "Requests refused before their work: shed (no place, or too long to wait), unread (likewise, before it was parsed), rate, unauthenticated, forbidden; connections beyond the limit.", "reason"),
 		cacheHits:   counter("cache_hits_total", "Single predictions answered from the cache."),
 		cacheMisses: counter("cache_misses_total", "Single predictions that were not in the cache."),
 		streams:     gauge("streams", "Open score streams."),
@@ -77,6 +78,18 @@ func newMetrics(reg prometheus.Registerer, model *scoring.Model) *metrics {
 func (m *metrics) answered(route, method string, code int, took time.Duration) {
 	m.requests.WithLabelValues(route, method, strconv.Itoa(code)).Inc()
 	m.seconds.WithLabelValues(route).Observe(took.Seconds())
+}
+
+// refusedUnread counts a single prediction that was refused before it was parsed.
+func (m *metrics) refusedUnread() func(took time.Duration) {
+	const route = "/v1/predict"
+	refused, seconds := m.refused.WithLabelValues("unread"), m.seconds.WithLabelValues(route)
+	requests := m.requests.WithLabelValues(route, http.MethodPost, strconv.Itoa(http.StatusServiceUnavailable))
+	return func(took time.Duration) {
+		refused.Inc()
+		requests.Inc()
+		seconds.Observe(took.Seconds())
+	}
 }
 
 // predictionCounts is what some predictions add to the metrics.

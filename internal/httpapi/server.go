@@ -113,6 +113,9 @@ func New(cfg config.HTTP, deps Dependencies) (s *Server, err error) {
 		s.listener = tls.NewListener(s.listener, tlsConfig)
 	} else {
 		bounded.farewell = []byte(tooManyConnections)
+		if cfg.Limits.RefuseUnread {
+			bounded.turn = newTurnstile(cfg.Limits, s.shed, s.full, s.metrics.refusedUnread())
+		}
 	}
 	if s.store, err = openStore(cfg.DataDir); err != nil {
 		return nil, errors.Join(fmt.Errorf("http.data_dir: %w", err), s.listener.Close())
@@ -127,15 +130,19 @@ func New(cfg config.HTTP, deps Dependencies) (s *Server, err error) {
 	}
 	s.http = &http.Server{
 		Handler:           s,
-		ReadHeaderTimeout: min(5*time.Second, cfg.Limits.ReadTimeout.Std()),
+		ReadHeaderTimeout: min(headerTimeout, cfg.Limits.ReadTimeout.Std()),
 		ReadTimeout:       cfg.Limits.ReadTimeout.Std(),
 		WriteTimeout:      cfg.Limits.WriteTimeout.Std(),
 		IdleTimeout:       cfg.Limits.IdleTimeout.Std(),
 		MaxHeaderBytes:    cfg.Limits.HeaderBytes,
 		ErrorLog:          stdlog.New(serverErrors{s.log}, "", 0),
+		ConnState:         noteAnswers,
 	}
 	return s, nil
 }
+
+// headerTimeout is how long the headers of a request may take.
+const headerTimeout = 5 * time.Second
 
 // publishes says whether predictions go to a topic.
 func (s *Server) publishes() bool {
@@ -211,7 +218,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		defer s.inFlight.Add(-1)
 		s.metrics.inFlight.Inc()
 		defer s.metrics.inFlight.Dec()
-		if s.inFlight.Add(1) > int64(s.cfg.Limits.Concurrency) || at.scope == scopePredict && s.work.late() {
+		if s.inFlight.Add(1) > int64(s.cfg.Limits.Concurrency) || at.scope == scopePredict && s.work.late() { // see full
 			s.shed.write(x)
 			return
 		}
@@ -233,6 +240,11 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.mux.ServeHTTP(x, r)
+}
+
+// full says whether a prediction that came now would be shed.
+func (s *Server) full() bool {
+	return s.inFlight.Load() >= int64(s.cfg.Limits.Concurrency) || s.work.late()
 }
 
 // admit asks who it is, whether he may, and whether he does not ask too often.
@@ -388,6 +400,9 @@ func (d *shedder) write(x *exchange) {
 	x.WriteHeader(http.StatusServiceUnavailable)
 	_, _ = x.Write(d.problem) // the client went away: nobody to tell
 }
+
+// due says whether the next refusal is to be in the log.
+func (d *shedder) due() bool { return time.Now().UnixNano()-d.last.Load() >= int64(time.Second) }
 
 // line says whether a refusal is to be in the log: one a second is, with the number of those before it that are not.
 func (d *shedder) line() (before int64, now bool) {
