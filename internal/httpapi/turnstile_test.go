@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/churnstream/churnstream/internal/config"
+	"github.com/churnstream/churnstream/internal/testkit/cputime"
 )
 
 // guarded is net/http behind a turnstile, over pipes. Its handler answers with what it was asked for.
@@ -463,9 +464,10 @@ func BenchmarkRefusal(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
+			b.Cleanup(func() { _ = c.Close() })
 			from, question := bufio.NewReader(c), []byte(single(string(t.bodies[0]), "Content-Type: application/json\r\n"))
 			t.inFlight.Add(int64(t.cfg.Limits.Concurrency))
-			began := processorNow()
+			defer cputime.Report(b, 1, "op")()
 			for b.Loop() {
 				if _, err := c.Write(question); err != nil {
 					b.Fatal(err)
@@ -479,9 +481,6 @@ func BenchmarkRefusal(b *testing.B) {
 				}
 				r.Body.Close()
 			}
-			processorTime(b, began, b.N, "cpu-ns/op")
-			b.StopTimer()
-			_ = c.Close()
 		})
 	}
 }
