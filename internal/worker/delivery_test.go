@@ -162,11 +162,14 @@ func TestCountsAreRestoredBehindAnOpenTransaction(t *testing.T) {
 	e.feed(50)
 	e.drained()
 	first.end()
-	second := e.start(nil)
+	second := e.start(nil, func(w *Worker) { w.quietWait = 20 * time.Millisecond })
 	testkit.Eventually(t, patience, func() bool {
 		status := second.Ready()
 		return !status.OK && strings.Contains(strings.Join(status.Reasons, " "), "is starting")
 	}, "the second worker is starting")
+	testkit.Eventually(t, patience, func() bool {
+		return strings.Contains(second.log.String(), "abort --topic "+e.cfg.Topics.DriftState+" --partition 0 --start-offset")
+	}, "the log has the command that ends the transaction")
 	e.feed(50)
 	if err := other.EndTransaction(t.Context(), kgo.TryAbort); err != nil {
 		t.Fatal(err)

@@ -44,8 +44,9 @@ type phase struct {
 
 // reason says in words what a step waits for.
 type reason struct {
-	what waiting
-	text string
+	what   waiting
+	text   string
+	behind consumer.TopicPartition // it waits for the end of a transaction that is open in there; zero: it does not
 }
 
 func (p *phase) set(s step, now time.Time) {
@@ -55,13 +56,18 @@ func (p *phase) set(s step, now time.Time) {
 
 // start notes a part of the start, which began at since.
 func (p *phase) start(with string, since time.Time) {
-	p.reason.Store(&reason{waitStart, with})
+	p.startBehind(consumer.TopicPartition{}, with, since)
+}
+
+// startBehind notes a part of the start that an open transaction in a partition may hold back.
+func (p *phase) startBehind(behind consumer.TopicPartition, with string, since time.Time) {
+	p.reason.Store(&reason{waitStart, with, behind})
 	p.set(stepStarting, since)
 }
 
 // wait notes an outage of something else that began at since.
 func (p *phase) wait(what waiting, text string, since time.Time) {
-	p.reason.Store(&reason{what, text})
+	p.reason.Store(&reason{what: what, text: text})
 	p.set(stepWaiting, since)
 }
 

@@ -18,6 +18,7 @@ const stalled = 2 * time.Minute
 // PartitionState is what one owned partition does, for people who look at /readyz.
 type PartitionState struct {
 	source consumer.TopicPartition
+	behind consumer.TopicPartition // where the transaction is open that it waits for; zero: it waits for none
 
 	Partition string  `json:"partition"`
 	Step      string  `json:"step"`
@@ -74,7 +75,7 @@ func (w *Worker) states() []PartitionState {
 		step, since, why := p.task.phase.get()
 		s := &states[i]
 		*s = PartitionState{
-			source: p.source, Partition: p.source.String(),
+			source: p.source, behind: why.behind, Partition: p.source.String(),
 			Step: step.String(), Seconds: now.Sub(since).Seconds(), Lag: p.lag, For: why.what, Reason: why.text,
 		}
 		switch {
@@ -83,7 +84,7 @@ func (w *Worker) states() []PartitionState {
 		case step == stepIdle && p.silent > w.patience && now.Sub(since) > w.patience:
 			s.Step, s.For, s.Reason = stepWaiting.String(), waitBrokers, fmt.Sprintf("no broker has answered its fetches for %.0f s", p.silent.Seconds())
 		case step == stepIdle && p.lag == 0 && !p.heldSince.IsZero(): // no fault of ours: it stays ready
-			s.For, s.Seconds = waitTransaction, time.Since(p.heldSince).Seconds()
+			s.For, s.behind, s.Seconds = waitTransaction, p.source, time.Since(p.heldSince).Seconds()
 			s.Reason = fmt.Sprintf("a producer's transaction is open since %s: %d records behind offset %d cannot be read before it ends",
 				p.heldSince.UTC().Format(time.RFC3339), p.held, p.stable)
 		}

@@ -133,7 +133,8 @@ func (t *task) own(fetch, work context.Context) (progressed bool, err error) {
 	}
 	counted := int64(0)
 	if t.worker.cfg.Drift.Enabled {
-		t.phase.start("the drift state, which an open transaction in its topic holds back until it ends"+neverEnds, began)
+		states := consumer.TopicPartition{Topic: t.worker.cfg.Topics.DriftState, Partition: t.worker.statePartition(t.source.Partition)}
+		t.phase.startBehind(states, "the drift state, which an open transaction in its topic holds back until it ends"+neverEnds, began)
 		if t.counts, counted, err = t.worker.newCounts(fetch, t.source); err != nil {
 			return false, err
 		}

@@ -65,11 +65,11 @@ func (l *waitLog) look(ctx context.Context) {
 		l.next[s.source] = waited + min(waited, longestSilence)
 		event := l.worker.log.Warn().Str("topic", s.source.Topic).Int32("partition", s.source.Partition).
 			Str("for", string(s.For)).Dur("waited", waited)
-		if s.For == waitTransaction {
-			for _, t := range l.openTransactions(ctx, s.source) {
+		if at := s.behind; at.Topic != "" {
+			for _, t := range l.openTransactions(ctx, at) {
 				event.Int64("producer_id", t.ProducerID).Int64("first_offset", t.FirstOffset).Time("last_write", t.LastWrite).
 					Str("end_it", fmt.Sprintf("kafka-transactions.sh --bootstrap-server %s abort --topic %s --partition %d --start-offset %d",
-						l.worker.cfg.Brokers[0], s.source.Topic, s.source.Partition, t.FirstOffset))
+						l.worker.cfg.Brokers[0], at.Topic, at.Partition, t.FirstOffset))
 			}
 		}
 		event.Msg("the partition waits: " + s.Reason)
