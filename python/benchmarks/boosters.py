@@ -58,11 +58,14 @@ def main():
     x[:1000].astype("<f8").tofile(a.directory / "rows.f64")
     results = []
 
-    for count, depth in ((100, 6), (500, 8)):
+    for name, count, size in (
+        ("100x6", 100, {"max_depth": 6}),
+        ("500x8", 500, {"max_depth": 8}),
+        ("1000x31", 1000, {"max_depth": 0, "max_leaves": 31, "grow_policy": "lossguide", "tree_method": "hist"}),
+    ):
         model = xgboost.train(
-            {"objective": "binary:logistic", "max_depth": depth, "eta": 0.05, "nthread": 1, "min_child_weight": 0},
-            xgboost.DMatrix(x, y), count)
-        name = f"xgboost-{count}x{depth}"
+            {"objective": "binary:logistic", "eta": 0.05, "nthread": 1, "min_child_weight": 0, **size}, xgboost.DMatrix(x, y), count)
+        name = f"xgboost-{name}"
         model.save_model(a.directory / f"{name}.ubj")
         measure(name, lambda rows, m=model: m.inplace_predict(rows, predict_type="margin"), x, results)
         if count == 100:
@@ -71,11 +74,14 @@ def main():
             results.append({"model": name + "-contributions", "batch": 1000, "ns_per_row": round(ns)})
             print(f"{name + '-contributions':24} batch  1000  {ns:12.0f} ns/row")
 
-    for count, leaves in ((100, 31), (1000, 31)):
+    for name, count, size in (
+        ("100x6", 100, {"max_depth": 6, "num_leaves": 64}),
+        ("500x8", 500, {"max_depth": 8, "num_leaves": 256}),
+        ("1000x31", 1000, {"num_leaves": 31}),
+    ):
         model = lightgbm.train(
-            {"objective": "binary", "num_leaves": leaves, "learning_rate": 0.05, "num_threads": 1, "verbosity": -1},
-            lightgbm.Dataset(x, y), count)
-        name = f"lightgbm-{count}x{leaves}"
+            {"objective": "binary", "learning_rate": 0.05, "num_threads": 1, "verbosity": -1, **size}, lightgbm.Dataset(x, y), count)
+        name = f"lightgbm-{name}"
         model.save_model(a.directory / f"{name}.txt")
         measure(name, lambda rows, m=model: m.predict(rows, raw_score=True, num_threads=1), x, results)
 

@@ -183,6 +183,9 @@ def vector_models():
     yield "bernoulli-3", 3, naive_bayes.BernoulliNB(), False
     yield "bayes-six-columns", 2, naive_bayes.GaussianNB(), False
     yield "scale-power", 2, pipeline.make_pipeline(preprocessing.PowerTransformer(), logistic()), False
+    for name, classes, last in (("four", 2, logistic()), ("five-3", 3, ensemble.RandomForestClassifier(8, max_depth=4, random_state=1))):
+        steps = impute.KNNImputer(n_neighbors=4 if name == "four" else 5), preprocessing.StandardScaler(), last
+        yield f"impute-neighbours-{name}", classes, pipeline.make_pipeline(*steps), True
     yield "wide-logistic", 2, logistic(), False
     yield "wide-network", 2, neural_network.MLPClassifier((40, 70), max_iter=20, random_state=1), False
 
@@ -341,7 +344,7 @@ def main(directory):
         if old and name.startswith("svm") and name not in OLD_VECTORS:
             continue
         x, y = flags(number, classes) if name.startswith("wide") else numbers(number, classes, missing, columns=6 if name.endswith("six-columns") else 8)
-        if name.startswith("svm") and name != "svm-linear-regression":  # whose files hold their training rows
+        if name.startswith(("svm", "impute-neighbours")) and name != "svm-linear-regression":  # whose files hold their training rows
             x, y = x[:150], y[:150]
         for double in (False, True) if name in ("logistic", "logistic-3", "ridge") else (False,):
             try:
@@ -353,6 +356,8 @@ def main(directory):
                 print(f"  {name}: not converted: {str(e).splitlines()[0][:100]}")
                 continue
             rows = probes(number, x, thresholds_of(converted, estimator, number), missing)
+            if name.startswith("impute-neighbours"):  # ONNX Runtime ends at rows that have no finite distance to a donor
+                rows[np.isinf(rows)] = np.nan
             try:
                 save(directory, name + ("-double" if double else ""), converted, "q" * rows.shape[1], rows.astype(float), {"input": rows.astype(np.float64 if double else np.float32)})
             except Exception as e:

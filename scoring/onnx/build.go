@@ -17,6 +17,10 @@ type builder struct {
 	slots      []*value
 	budget     int // numbers that constants made of constants, and registers of one row, may still take
 	trees      int // of all ensembles
+
+	functions map[string]function // by domain and name
+	inlined   int                 // nodes of functions so far
+	imputes   bool                // the functions are those of a KNNImputer
 }
 
 // operation computes registers from registers, for all rows of a frame.
@@ -91,6 +95,9 @@ func (b *builder) define(v *value) error {
 }
 
 func (b *builder) add(n node) error {
+	if f, own := b.functions[n.domain+":"+n.op]; own {
+		return b.inline(n, f)
+	}
 	make, known := b.operators[n.domain+":"+n.op]
 	version, imported := b.opsets[n.domain]
 	switch {
@@ -154,6 +161,9 @@ func (b *builder) add(n node) error {
 
 // flattened refuses what would take the columns of rows that became one dimension for a dimension of their own.
 func (c *call) flattened() error {
+	if slices.ContainsFunc(c.in, func(v *value) bool { return v != nil && v.chosen }) && c.domain != neighbourDomain && c.op != "Reshape" && c.op != "Gather" {
+		return errors.New("some of the rows are not supported, all are")
+	}
 	if c.op != "Reshape" && slices.ContainsFunc(c.in, func(v *value) bool { return v != nil && v.stacked }) {
 		return errors.New("rows of several tensors behind each other are not supported")
 	}

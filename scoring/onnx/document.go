@@ -11,6 +11,8 @@ type document struct {
 	release  string           // of the producer
 	opsets   map[string]int64 // by domain; "" is ai.onnx
 	graph    graph
+
+	functions [][]byte
 }
 
 // graph is a GraphProto.
@@ -46,9 +48,9 @@ func (d *document) read(data []byte) error {
 			}
 			return within("graph", d.graph.read(f.bytes))
 		case 8: // opset_import
-			return within("opset_import", d.readOpset(f.bytes))
-		case 25: // functions
-			return errors.New("functions of a model's own are not supported")
+			return within("opset_import", readOpset(d.opsets, f.bytes))
+		case 25:
+			d.functions = append(d.functions, f.bytes)
 		}
 		return nil
 	})
@@ -62,7 +64,7 @@ func (d *document) read(data []byte) error {
 }
 
 // readOpset takes the version of a domain. skl2onnx lists a domain twice; then both must agree.
-func (d *document) readOpset(message []byte) error {
+func readOpset(opsets map[string]int64, message []byte) error {
 	domain, version := "", int64(0)
 	err := fields(message, func(f field) error {
 		switch f.number {
@@ -79,10 +81,10 @@ func (d *document) readOpset(message []byte) error {
 	if domain == "ai.onnx" {
 		domain = ""
 	}
-	if before, twice := d.opsets[domain]; twice && before != version {
+	if before, twice := opsets[domain]; twice && before != version {
 		return fmt.Errorf("the domain %q is there with the versions %d and %d", domainName(domain), before, version)
 	}
-	d.opsets[domain] = version
+	opsets[domain] = version
 	return nil
 }
 
@@ -247,6 +249,8 @@ func (n *node) attribute(name string) (a attribute, found bool, err error) {
 			a.tensor = f.bytes
 		case 6, 10, 11:
 			err = errors.New("graphs inside of a node are not supported")
+		case 21:
+			err = errors.New("attributes that a function hands on are not supported")
 		case 7:
 			a.floats, err = f.appendFloats(a.floats)
 		case 8:

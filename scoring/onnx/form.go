@@ -21,6 +21,7 @@ func addForms(o map[string]maker) {
 	o[":Gather"] = makeGather
 	o[":Expand"] = makeExpand
 	o[":GatherElements"] = makeGatherElements
+	o[":Compress"] = makeCompress
 }
 
 func makeConstant(c *call) ([]*value, operation, error) {
@@ -66,17 +67,31 @@ func makeShape(c *call) ([]*value, operation, error) {
 	if err := c.need(1, 1); err != nil {
 		return nil, nil, err
 	}
-	if len(c.attributes) > 0 {
-		return nil, nil, errors.New("its attributes start and end are not supported")
-	}
 	x := c.in[0]
-	out := &value{dtype: integers, dims: []int{len(x.dims)}, axis: noAxis, slot: -1, constant: []float64{}}
-	for i, d := range x.dims {
-		if i == x.axis {
+	rank := int64(len(x.dims))
+	start, err := c.integer("start", 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	end, err := c.integer("end", rank)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, at := range []*int64{&start, &end} {
+		if *at < 0 {
+			*at += rank
+		}
+		*at = min(max(*at, 0), rank)
+	}
+	out := &value{dtype: integers, axis: noAxis, slot: -1, constant: []float64{}}
+	for i := start; i < end; i++ {
+		d := x.dims[i]
+		if int(i) == x.axis {
 			d = rowsMark
 		}
 		out.constant = append(out.constant, float64(d))
 	}
+	out.dims = []int{len(out.constant)}
 	return []*value{out}, nil, nil
 }
 
@@ -172,6 +187,14 @@ func makeReshape(c *call) ([]*value, operation, error) {
 	}
 	if len(list) > maxRank {
 		return nil, nil, fmt.Errorf("%d dimensions, at most %d are supported", len(list), maxRank)
+	}
+	if x.chosen {
+		if c.in[1].chosen || len(list) != 1 || list[0] != -1 || x.size() != 1 {
+			return nil, nil, fmt.Errorf("some rows of %v do not become %v", x.shape(), list)
+		}
+		again := *x
+		again.dims, again.axis = []int{rows}, 0
+		return []*value{&again}, nil, nil
 	}
 	if x.stacked {
 		return unstack(x, list)
@@ -567,7 +590,12 @@ func makeGather(c *call) ([]*value, operation, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	if index.dtype != integers || at == x.axis || !index.isConstant() && !x.isConstant() {
+	if index.chosen && at == 0 && x.axis == 0 && !x.chosen && !x.flat && !x.stacked {
+		again := *x
+		again.chosen = true
+		return []*value{&again}, nil, nil
+	}
+	if index.dtype != integers || at == x.axis || x.chosen || index.chosen || !index.isConstant() && !x.isConstant() {
 		return nil, nil, fmt.Errorf("elements of %v at %v along axis %d cannot be taken", x.shape(), index.shape(), at)
 	}
 	dims := slices.Concat(x.dims[:at], index.dims, x.dims[at+1:])
@@ -616,6 +644,29 @@ func makeGather(c *call) ([]*value, operation, error) {
 			}
 		}
 	}, nil
+}
+
+// makeCompress takes the columns for which a constant is true.
+func makeCompress(c *call) ([]*value, operation, error) {
+	if err := c.need(2, 2); err != nil {
+		return nil, nil, err
+	}
+	x, is := c.in[0], c.in[1]
+	axis, err := c.integer("axis", -1)
+	if err != nil {
+		return nil, nil, err
+	}
+	if _, given := c.attributes["axis"]; !given || axis != 1 && axis != -1 || x.axis != 0 || len(x.dims) != 2 || is.constant == nil || is.dtype != booleans || len(is.constant) > x.dims[1] {
+		return nil, nil, fmt.Errorf("elements of %v by %v along axis %d cannot be taken, columns of rows by constants can", x.shape(), is.shape(), axis)
+	}
+	var order []int32
+	for i, yes := range is.constant {
+		if yes != 0 {
+			order = append(order, int32(i))
+		}
+	}
+	out := ofRows(x.dtype, len(order))
+	return []*value{out}, func(f *frame) { copyElements(f, x, out, order) }, nil
 }
 
 // makeGatherElements takes columns of rows, each row those that its own indices name.

@@ -121,7 +121,7 @@ func treeNode(change map[string][]byte) []byte {
 
 func treeWith(name string, a []byte) []byte { return model(treeNode(map[string][]byte{name: a}), x, y) }
 
-// vectors is a classifier of two support vectors, with one attribute in the place of its own.
+// vectors is a classifier of two support vectors, with attributes in the place of its own of the first one's name.
 func vectors(change []byte) []byte {
 	var all [][]byte
 	for _, a := range [][]byte{
@@ -304,6 +304,12 @@ func TestFloodsStayWithinTheirSize(t *testing.T) {
 // that load and then cannot be scored.
 func FuzzParse(f *testing.F) {
 	f.Add(model(treeNode(nil), x, y))
+	f.Add(vectors(floats("coefficients", 1, -1)))
+	f.Add(withFunctions([][]byte{own("f", []string{"a"}, []string{"b"}, aNode("", "Neg", []string{"a"}, []string{"b"}))}, aNode("own", "f", []string{"x"}, []string{"y"}), x, y))
+	f.Add(vectors(slices.Concat(floats("prob_a", -1), floats("prob_b", 0.5))))
+	f.Add(model(aNode("", "Concat", []string{"x", "x"}, []string{"c"}, whole32("axis", 0)), tensor("s", 7, []int64{2}, number(7, 2), number(7, -1)),
+		tensor("t", 7, []int64{2}, number(7, -1), number(7, 2)), aNode("", "Flatten", []string{"x"}, []string{"f"}, whole32("axis", 0)),
+		aNode("", "Reshape", []string{"f", "t"}, []string{"y"}), x, y))
 	for _, prefix := range []string{"onnx-skl1.20.0-logistic", "onnx-skl1.20.0-frame-one-hot-logistic", "onnx-skl1.20.0-calibrated-svm", "onnx-skl1.20.0-ensemble-sum"} {
 		cases, err := golden.Load("testdata", prefix)
 		if err != nil {

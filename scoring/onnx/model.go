@@ -49,6 +49,9 @@ func parse(data []byte) (*booster.Model, error) {
 	if err := b.inputs(&d.graph, e, m); err != nil {
 		return nil, err
 	}
+	if err := b.readFunctions(d.functions); err != nil {
+		return nil, err
+	}
 	if err := b.build(&d.graph); err != nil {
 		return nil, err
 	}
@@ -194,7 +197,7 @@ func (b *builder) outputs(names []string, e *engine, m *booster.Model) error {
 		return fmt.Errorf("%d outputs of numbers among %q, want 1", len(scores), names)
 	}
 	e.result = scores[0]
-	if e.result.isConstant() || e.result.flat || e.result.stacked || e.result.size() < 1 {
+	if e.result.isConstant() || e.result.flat || e.result.stacked || e.result.chosen || e.result.size() < 1 {
 		return fmt.Errorf("the output %q has the dimensions %v, want a number for each row", e.result.name, e.result.shape())
 	}
 	e.outputs = e.result.size()

@@ -68,6 +68,8 @@ type value struct {
 	flat bool
 	// stacked is the same for the dimension before the rows: k tensors of n rows each, one behind another.
 	stacked bool
+	// chosen rows are some of all: those for which the register of what NonZero was given is true.
+	chosen bool
 
 	slot     int       // of what is computed
 	constant []float64 // else
