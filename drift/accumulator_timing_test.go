@@ -13,6 +13,25 @@ import (
 // An event of 20 features, the score included, in transactions of 1,000.
 func BenchmarkObserve(b *testing.B) {
 	a, _, contract := newAccumulator(b, minutes)
+	benchmarkObserve(b, a, contract)
+}
+
+// As BenchmarkObserve, with as many classes of time as there can be: the hours of the week.
+func BenchmarkObserveWithClasses(b *testing.B) {
+	contract, cfg := telco(), DefaultProfileConfig()
+	rows, probabilities := customers(contract, 5000, 7)
+	var err error
+	cfg.Classes, err = NewClasses("weekdays/1h", "Europe/Berlin")
+	require.NoError(b, err)
+	profile, err := BuildProfile(contract, Reference{Rows: rows, Probabilities: probabilities, Times: weeks(5000)}, cfg)
+	require.NoError(b, err)
+	a, err := NewAccumulator(profile, contract, minutes, source, nil)
+	require.NoError(b, err)
+	benchmarkObserve(b, a, contract)
+}
+
+func benchmarkObserve(b *testing.B, a *Accumulator, contract schemas.Contract) {
+	b.Helper()
 	rows, probabilities := customers(contract, 1000, 8)
 	keys := customerKeys(1000)
 	b.ReportAllocs()
@@ -62,6 +81,15 @@ func BenchmarkEvaluate(b *testing.B) {
 	benchmarkEvaluate(b, profile, a)
 }
 
+// weeks are times two minutes apart.
+func weeks(n int) []int64 {
+	times := make([]int64, n)
+	for i := range times {
+		times[i] = hour + int64(i)*2*minute
+	}
+	return times
+}
+
 func customerKeys(n int) [][]byte {
 	keys := make([][]byte, n)
 	for i := range keys {
@@ -78,12 +106,26 @@ func newPopulation(t require.TestingT, profile *Profile) *Population {
 
 // 100 partitions, 100 inputs of twelve places and more, every ring filled.
 func BenchmarkEvaluateHundredInputs(b *testing.B) {
+	benchmarkEvaluateHundred(b, nil)
+}
+
+// As BenchmarkEvaluateHundredInputs, with the hours of the week as classes of time.
+func BenchmarkEvaluateHundredInputsWithClasses(b *testing.B) {
+	classes, err := NewClasses("weekdays/1h", "Europe/Berlin")
+	require.NoError(b, err)
+	benchmarkEvaluateHundred(b, classes)
+}
+
+func benchmarkEvaluateHundred(b *testing.B, classes *Classes) {
+	b.Helper()
 	var contract schemas.Contract
 	for i := range 100 {
 		contract.Inputs = append(contract.Inputs, schemas.Input{Name: fmt.Sprintf("n%d", i), Kind: schemas.Number, Nullable: true})
 	}
 	rows, probabilities := customers(contract, 5000, 7)
-	profile, err := BuildProfile(contract, Reference{Rows: rows, Probabilities: probabilities}, DefaultProfileConfig())
+	cfg := DefaultProfileConfig()
+	cfg.Classes = classes
+	profile, err := BuildProfile(contract, Reference{Rows: rows, Probabilities: probabilities, Times: weeks(5000)}, cfg)
 	require.NoError(b, err)
 	a, err := NewAccumulator(profile, contract, minutes, source, nil)
 	require.NoError(b, err)

@@ -115,6 +115,7 @@ type CalibrationReport struct {
 	Pairs         uint64
 	Customers     float64 // independent ones that the pairs are worth
 	State         CalibrationState
+	Evidence      float64 // the most of any bin that something can be said of, in nats; NaN: there is none
 	Needed        float64 // nats of evidence that call a bin miscalibrated
 	Brier         float64 // mean of (p−y)²
 	ExpectedError float64 // expected calibration error: mean |p̄−ȳ| of the bins, by their pairs
@@ -149,7 +150,7 @@ type CalibrationPoint struct {
 // outcomes of a rate r give a rate y beyond it is at most exp(−n·KL(y‖r)), and r is the mean score moved by the relevant
 // distance towards y. All bins share the chance of a wrong answer.
 func (c *Calibration) Report(cfg CalibrationConfig) (CalibrationReport, error) {
-	r := CalibrationReport{State: CalibrationInsufficient, Brier: math.NaN(), ExpectedError: math.NaN(), MeanScore: math.NaN(), ChurnRate: math.NaN()}
+	r := CalibrationReport{State: CalibrationInsufficient, Brier: math.NaN(), ExpectedError: math.NaN(), MeanScore: math.NaN(), ChurnRate: math.NaN(), Evidence: math.NaN()}
 	if err := cfg.Validate(); err != nil {
 		return r, err
 	}
@@ -169,6 +170,9 @@ func (c *Calibration) Report(cfg CalibrationConfig) (CalibrationReport, error) {
 		point := b.point(design, cfg)
 		if float64(b.Pairs)/design >= cfg.Pairs {
 			point.Miscalibrated = point.Evidence > r.Needed
+			if !(r.Evidence >= point.Evidence) {
+				r.Evidence = point.Evidence
+			}
 			switch {
 			case point.Miscalibrated:
 				r.State = Miscalibrated

@@ -169,6 +169,12 @@ func TestMiscalibrationIsRaisedOnceAndClearedOnce(t *testing.T) {
 	require.LessOrEqual(t, off, bad.ExpectedError)
 	require.Greater(t, off, bad.ExpectedError/2)
 
+	require.Equal(t, raised.Evidence, bad.Evidence)
+	require.True(t, math.IsNaN(unsure.Evidence))
+	require.Equal(t, []bool{true, false, true, true, false, false}, []bool{
+		bad.Raised(model, nil), unsure.Raised(model, nil), bad.Raised(model, raised), unsure.Raised(model, raised), good.Raised(model, raised),
+		unsure.Raised(ModelName{Digest: "e"}, raised),
+	})
 	require.Nil(t, bad.Alert(model, raised, 0, 2000, 6), "it was told")
 	require.Nil(t, unsure.Alert(model, raised, 0, 2000, 6), "too little says nothing")
 	cleared := good.Alert(model, raised, 1000, 2000, 6)

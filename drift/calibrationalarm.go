@@ -21,16 +21,15 @@ const CalibrationFeature = "calibration"
 // are the miscalibrated ones of the score: reference is the mean score, current the churn rate, contribution what the bin
 // adds to the expected calibration error. It has no index.
 func (r *CalibrationReport) Alert(model ModelName, before *schemas.DriftAlert, from, to, at int64) *schemas.DriftAlert {
-	raised := before != nil && before.ModelDigest == model.Digest && before.State != schemas.AlertCleared
+	raised := miscalibrated(model, before)
 	alert := &schemas.DriftAlert{
 		ModelName: model.Name, ModelVersion: model.Version, ModelDigest: model.Digest, Feature: CalibrationFeature,
 		PSI: math.NaN(), Critical: math.NaN(), ScorePSI: math.NaN(), ScoreMean: r.MeanScore, ScoreReferenceMean: math.NaN(),
 		WindowStart: from, WindowEnd: to, Horizon: int32(min((to-from)/1000, math.MaxInt32)), At: at,
-		Events: int64(r.Pairs), Customers: r.Customers, EvidenceNeeded: r.Needed,
+		Events: int64(r.Pairs), Customers: r.Customers, Evidence: r.Evidence, EvidenceNeeded: r.Needed,
 	}
 	for i := range r.Curve {
 		p := &r.Curve[i]
-		alert.Evidence = max(alert.Evidence, p.Evidence)
 		if p.Miscalibrated {
 			alert.TopBins = append(alert.TopBins, schemas.BinShift{
 				Label: fmt.Sprintf("scores to %.4g", p.Upper), Reference: p.MeanScore, Current: p.ChurnRate,
@@ -50,6 +49,16 @@ func (r *CalibrationReport) Alert(model ModelName, before *schemas.DriftAlert, f
 	}
 	alert.Message = r.message(alert)
 	return alert
+}
+
+// Raised says whether the alarm is on after the report, when the newest alert before it was this one, nil: none was.
+func (r *CalibrationReport) Raised(model ModelName, before *schemas.DriftAlert) bool {
+	return r.State == Miscalibrated || r.State != Calibrated && miscalibrated(model, before)
+}
+
+// miscalibrated says whether an alert tells that the model's alarm is on; nil: there is none.
+func miscalibrated(model ModelName, newest *schemas.DriftAlert) bool {
+	return newest != nil && newest.ModelDigest == model.Digest && newest.State != schemas.AlertCleared
 }
 
 func (r *CalibrationReport) message(a *schemas.DriftAlert) string {

@@ -172,7 +172,7 @@ func TestExpectedSharesAreThoseOfTheClassesByTheirEvents(t *testing.T) {
 	w.Events = 400
 	w.Classes[0], w.Classes[1] = 100, 300
 	f := &profile.Features[0]
-	first, second := appendSharesNear(nil, f.ByClass[0], f.Shares), appendSharesNear(nil, f.ByClass[1], f.Shares)
+	first, second := AppendShares(nil, f.ByClass[0]), AppendShares(nil, f.ByClass[1])
 	e := profile.expect(0, w)
 	for place, share := range e.Shares {
 		require.InDelta(t, 0.25*first[place]+0.75*second[place], share, 1e-15)

@@ -56,7 +56,7 @@ func NewMetrics(reg prometheus.Registerer, profile *Profile, horizons []time.Dur
 		Name: "churnstream_drift_replayed_events_total",
 		Help: "Events seen again after a restart whose count was restored already.",
 	})
-	ratio := gauge("churnstream_reference_bin_ratio", "Smoothed share of the reference population, by feature and place; with classes of time, of those of the evaluated hour, NaN while it is not evaluated here.", "feature", "bin")
+	ratio := gauge("churnstream_reference_bin_ratio", "Smoothed share of the reference population, by feature and place; with classes of time, of those of the evaluated hour, NaN where they are too few or it is not evaluated here.", "feature", "bin")
 	reference := gauge("churnstream_reference_events", "Rows of the reference population.")
 	psi := gauge("churnstream_drift_psi", "Population stability index against the reference, NaN while nothing can be said.", "feature", "horizon")
 	evidence := gauge("churnstream_drift_evidence_nats", "Evidence that the population is relevantly away from the reference, NaN while nothing can be said.", "feature", "horizon")
@@ -162,8 +162,12 @@ func (m *Metrics) setRatios(evaluation Evaluation) {
 	}
 	ratios := m.ratios
 	for i := range evaluation.Findings {
-		shares := evaluation.Findings[i].Expected[h].Shares
+		f := &evaluation.Findings[i]
+		shares := f.Expected[h].Shares
 		for place, share := range shares {
+			if f.Judgements[h].State == StateInsufficientReference {
+				share = math.NaN()
+			}
 			ratios[place].Set(share)
 		}
 		ratios = ratios[len(shares):]
@@ -243,4 +247,34 @@ func (m *Metrics) addTally(t Tally) {
 	m.replayed.Add(float64(t.Replayed))
 	m.rejected[rejectedAhead].Add(float64(t.Ahead))
 	m.rejected[rejectedUntimed].Add(float64(t.Untimed))
+}
+
+// NewCalibrationMetrics registers collectors of what a report on calibration found with reg: of the model, at a time in ms.
+// raised says whether the alarm of miscalibration is on after it. Numbers that mean nothing are NaN.
+func NewCalibrationMetrics(reg prometheus.Registerer, model ModelName, report *CalibrationReport, raised bool, at int64) error {
+	var faults []error
+	set := func(name, help string, value float64) {
+		gauge := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: help}, []string{"model", "version"})
+		gauge.WithLabelValues(model.Name, model.Version).Set(value)
+		faults = append(faults, reg.Register(gauge))
+	}
+	set("churnstream_calibration_expected_error", "Mean difference of score and churn rate over the bins of the score, by their outcomes.", report.ExpectedError)
+	set("churnstream_calibration_brier_score", "Mean squared difference of score and outcome.", report.Brier)
+	set("churnstream_calibration_pairs", "Pairs of score and outcome in the report.", float64(report.Pairs))
+	set("churnstream_calibration_effective_customers", "Independent customers that the pairs are worth.", report.Customers)
+	set("churnstream_calibration_evidence_nats", "Evidence that the scores of some bin are relevantly off, NaN while nothing can be said.", report.Evidence)
+	set("churnstream_calibration_evidence_needed_nats", "Evidence that calls a bin miscalibrated.", report.Needed)
+	set("churnstream_calibration_alarm_raised", "1 while the alarm of miscalibration is raised.", oneIf(raised))
+	set("churnstream_calibration_report_timestamp_seconds", "Time of the report, in seconds since 1970.", float64(at)/1000)
+	state := prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "churnstream_calibration_state", Help: "1 for the state that the report found.",
+	}, []string{"model", "version", "state"})
+	for _, s := range []CalibrationState{Calibrated, Miscalibrated, CalibrationInsufficient} {
+		state.WithLabelValues(model.Name, model.Version, string(s)).Set(oneIf(report.State == s))
+	}
+	faults = append(faults, reg.Register(state))
+	if err := errors.Join(faults...); err != nil {
+		return fmt.Errorf("register calibration metrics: %w", err)
+	}
+	return nil
 }

@@ -107,6 +107,47 @@ churnstream_drift_window_events{horizon="1h"} 1000
 	}
 }
 
+func TestCalibrationMetricsTellTheReport(t *testing.T) {
+	bad := reportOf(t, 3000, func(p float64) float64 { return min(1, p+0.2) })
+	registry := prometheus.NewPedanticRegistry()
+	require.NoError(t, NewCalibrationMetrics(registry, model, &bad, true, 1_700_000_000_500))
+	require.NoError(t, testutil.GatherAndCompare(registry, strings.NewReader(fmt.Sprintf(`
+# HELP churnstream_calibration_alarm_raised 1 while the alarm of miscalibration is raised.
+# TYPE churnstream_calibration_alarm_raised gauge
+churnstream_calibration_alarm_raised{model="telco",version="3"} 1
+# HELP churnstream_calibration_brier_score Mean squared difference of score and outcome.
+# TYPE churnstream_calibration_brier_score gauge
+churnstream_calibration_brier_score{model="telco",version="3"} %v
+# HELP churnstream_calibration_effective_customers Independent customers that the pairs are worth.
+# TYPE churnstream_calibration_effective_customers gauge
+churnstream_calibration_effective_customers{model="telco",version="3"} %v
+# HELP churnstream_calibration_evidence_nats Evidence that the scores of some bin are relevantly off, NaN while nothing can be said.
+# TYPE churnstream_calibration_evidence_nats gauge
+churnstream_calibration_evidence_nats{model="telco",version="3"} %v
+# HELP churnstream_calibration_evidence_needed_nats Evidence that calls a bin miscalibrated.
+# TYPE churnstream_calibration_evidence_needed_nats gauge
+churnstream_calibration_evidence_needed_nats{model="telco",version="3"} %v
+# HELP churnstream_calibration_expected_error Mean difference of score and churn rate over the bins of the score, by their outcomes.
+# TYPE churnstream_calibration_expected_error gauge
+churnstream_calibration_expected_error{model="telco",version="3"} %v
+# HELP churnstream_calibration_pairs Pairs of score and outcome in the report.
+# TYPE churnstream_calibration_pairs gauge
+churnstream_calibration_pairs{model="telco",version="3"} 3000
+# HELP churnstream_calibration_report_timestamp_seconds Time of the report, in seconds since 1970.
+# TYPE churnstream_calibration_report_timestamp_seconds gauge
+churnstream_calibration_report_timestamp_seconds{model="telco",version="3"} 1.7000000005e+09
+# HELP churnstream_calibration_state 1 for the state that the report found.
+# TYPE churnstream_calibration_state gauge
+churnstream_calibration_state{model="telco",state="insufficient_data",version="3"} 0
+churnstream_calibration_state{model="telco",state="miscalibrated",version="3"} 1
+churnstream_calibration_state{model="telco",state="ok",version="3"} 0
+`, bad.Brier, bad.Customers, bad.Evidence, bad.Needed, bad.ExpectedError))))
+	problems, err := testutil.GatherAndLint(registry)
+	require.NoError(t, err)
+	require.Empty(t, problems)
+	require.ErrorContains(t, NewCalibrationMetrics(registry, model, &bad, true, 0), "register calibration metrics")
+}
+
 func TestMetricsRefuseASecondRegistration(t *testing.T) {
 	profile, _ := telcoProfile(t)
 	registry := prometheus.NewRegistry()

@@ -696,7 +696,7 @@ func (f *Feature) freezeClasses(p *Profile) error {
 		if class < len(p.ClassEvents) && (sum > p.ClassEvents[class] || sum < p.ClassEvents[class] && f.Segment == nil) {
 			return fmt.Errorf("classes[%d]: counts add up to %d, not to the %d events of the class", class, sum, p.ClassEvents[class])
 		}
-		f.classes = append(f.classes, Expected{Shares: appendSharesNear(nil, counts, f.Shares), Customers: max(1, p.customers(counts))})
+		f.classes = append(f.classes, Expected{Shares: AppendShares(nil, counts), Customers: max(1, p.customers(counts))})
 	}
 	return nil
 }

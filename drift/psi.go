@@ -42,20 +42,6 @@ func AppendShares[C uint32 | uint64](dst []float64, counts []C) []float64 {
 	return dst
 }
 
-// appendSharesNear appends shares of counts with as many pseudo-counts as AppendShares has, which are spread as the given shares
-// are.
-func appendSharesNear(dst []float64, counts []uint64, shares []float64) []float64 {
-	pseudo := smoothing * float64(len(counts))
-	total := pseudo
-	for _, c := range counts {
-		total += float64(c)
-	}
-	for place, c := range counts {
-		dst = append(dst, (float64(c)+pseudo*shares[place])/total)
-	}
-	return dst
-}
-
 // smoothedPSI is the PSI of counts, smoothed as the reference shares are. It does not allocate.
 func smoothedPSI[C uint32 | uint64](counts []C, reference []float64) float64 {
 	total := smoothing * float64(len(counts))

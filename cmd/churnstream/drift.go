@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
@@ -175,15 +176,20 @@ func readEvents(ctx context.Context, o *opened, scored *driftreport.Scoring) (sk
 func newDriftProfile(s streams) *cobra.Command {
 	var from population
 	var segments, edges []string
-	var output, division string
+	var output, division, classes, zone string
 	cfg := drift.DefaultProfileConfig()
 	cmd := &cobra.Command{
 		Use:   "profile",
 		Short: "Freeze rows as the reference population of a model",
 		Long: `Scores every row by the model and writes the reference that drift is measured from, as JSON: bins
 and categories with their counts, the score, the decision, what each place contributes to the scores. It can take the
-place of profile.json in an artefact before that is published, or be given to drift report.`,
+place of profile.json in an artefact before that is published, or be given to drift report.
+
+Where the customers of one hour are others than those of another, --classes divides time, and Monday's nine o'clock is
+compared with Mondays' nine o'clock: weekdays or weekend (Monday to Friday, Saturday and Sunday), a width of 1h, 2h, 3h,
+4h, 6h, 8h or 12h, or both, as in weekend/6h. Each class wants as many rows as a whole reference.`,
 		Example: `  churnstream drift profile --model models/churn --input customers.csv --customer id --output profile.json
+  churnstream drift profile --model models/churn --input events.csv --customer id --time at --classes weekend/6h --zone Europe/Berlin -o profile.json
   churnstream drift profile -c churnstream.yaml --topic --segment Contract --output profile.json`,
 		Args: cobra.NoArgs,
 		RunE: action(func(cmd *cobra.Command, _ []string) (err error) {
@@ -195,6 +201,9 @@ place of profile.json in an artefact before that is published, or be given to dr
 			cfg.Threshold, cfg.Segments, cfg.Division = &threshold, segments, drift.Division(division)
 			if cfg.Edges, err = readEdges(edges); err == nil {
 				err = cfg.Validate()
+			}
+			if err == nil && classes != "" {
+				cfg.Classes, err = readClasses(classes, zone, &from)
 			}
 			if err != nil {
 				return usageError(err)
@@ -208,6 +217,7 @@ place of profile.json in an artefact before that is published, or be given to dr
 			if err != nil {
 				return err
 			}
+			tellThinClasses(s, profile)
 			return writeTo(cmd, s, output, func(to io.Writer) error { return drift.WriteProfile(to, profile) })
 		}),
 	}
@@ -216,9 +226,36 @@ place of profile.json in an artefact before that is published, or be given to dr
 	cmd.Flags().IntVar(&cfg.Categories, "categories", cfg.Categories, "categories with a place of their own")
 	cmd.Flags().StringVar(&division, "division", string(cfg.Division), "quantiles or equal-width")
 	cmd.Flags().StringArrayVar(&edges, "edges", nil, "edges of one input instead, for example tenure=3,12,24")
+	cmd.Flags().StringVar(&classes, "classes", "", "divide time, for example weekend/6h: each class is a reference of its own (default: none)")
+	cmd.Flags().StringVar(&zone, "zone", "UTC", "time zone of the classes, for example Europe/Berlin")
+	cmd.Flags().StringVar(&from.columns.Time, "time", "", "column with the time of a row, for --classes")
 	cmd.Flags().StringSliceVar(&segments, "segment", nil, "categorical inputs for whose values the score is watched one by one")
 	cmd.Flags().StringVarP(&output, "output", "o", "-", "file to write; - is standard output")
 	return cmd
+}
+
+func readClasses(by, zone string, from *population) (*drift.Classes, error) {
+	if from.columns.Time == "" && !from.topic {
+		return nil, errors.New("--classes goes by the time of a row: name its column by --time")
+	}
+	c, err := drift.NewClasses(by, zone)
+	if err != nil {
+		return nil, fmt.Errorf("--classes, --zone: %w", err)
+	}
+	return c, nil
+}
+
+// tellThinClasses names the first classes of time of which the reference holds too little.
+func tellThinClasses(s streams, profile *drift.Profile) {
+	const named = 5
+	thin := profile.ThinClasses()
+	for _, c := range thin[:min(named, len(thin))] {
+		fmt.Fprintf(s.err, "class %q: %d rows are too few for %d of %d features: of windows within it nothing can be said of them\n",
+			c.Label, c.Events, c.Features, len(profile.Features))
+	}
+	if len(thin) > named {
+		fmt.Fprintf(s.err, "so it is in %d of %d classes: give more rows or divide time less finely\n", len(thin), len(profile.Classes.Labels))
+	}
 }
 
 func readEdges(flags []string) (map[string][]float64, error) {
@@ -241,7 +278,7 @@ func readEdges(flags []string) (map[string][]float64, error) {
 
 func newDriftReport(s streams) *cobra.Command {
 	var from population
-	var profilePath, as, output, span string
+	var profilePath, as, output, span, metrics string
 	var outcomes outcomeSource
 	var live, failing, alerting bool
 	rule, calibrating := drift.DefaultRuleConfig(), drift.DefaultCalibrationConfig()
@@ -266,14 +303,17 @@ none or a null field says that nothing is known. --alert publishes miscalibratio
 			if as != "text" && as != "json" && as != "html" {
 				return usageError(fmt.Errorf("--as: %q is none of text, json, html", as))
 			}
-			if (span == "") != (from.columns.Time == "") && !from.topic {
-				return usageError(errors.New("--by and --time go together"))
+			if span != "" && from.columns.Time == "" && !from.topic {
+				return usageError(errors.New("--by goes by the time of a row: name its column by --time"))
 			}
 			if live && (from.topic || from.input != "" || outcomes.given()) {
 				return usageError(errors.New("--live takes neither --input nor --topic nor outcomes"))
 			}
 			if outcomes.given() && (from.columns.Customer == "" && !from.topic || from.columns.Outcome != "" || outcomes.file != "" && outcomes.topic != "") {
 				return usageError(errors.New("--outcomes and --outcomes-topic go with --customer, and neither with the other nor with --outcome"))
+			}
+			if metrics != "" && !outcomes.given() && from.columns.Outcome == "" {
+				return usageError(errors.New("--metrics writes what outcomes show: give --outcome, --outcomes or --outcomes-topic"))
 			}
 			if alerting && (from.config == "" || !outcomes.given() && from.columns.Outcome == "") {
 				return usageError(errors.New("--alert publishes what outcomes show to the topic of a configuration: give -c, and outcomes"))
@@ -296,7 +336,7 @@ none or a null field says that nothing is known. --alert publishes miscalibratio
 			if o.profile == nil {
 				return usageError(errors.New("drift is off in the configuration, so there is no reference; give --profile"))
 			}
-			report, err := (&reporting{s: s, o: &o, from: &from, span: driftreport.Span(span), outcomes: outcomes, rule: rule, calibrating: calibrating, chance: chance, alerting: alerting}).make(cmd.Context(), live)
+			report, err := (&reporting{s: s, o: &o, from: &from, span: driftreport.Span(span), outcomes: outcomes, rule: rule, calibrating: calibrating, chance: chance, alerting: alerting, metrics: metrics}).make(cmd.Context(), live)
 			if err != nil {
 				return err
 			}
@@ -312,12 +352,13 @@ none or a null field says that nothing is known. --alert publishes miscalibratio
 	from.flags(cmd)
 	cmd.Flags().StringVar(&profilePath, "profile", "", "reference to compare with (default: the model's own)")
 	cmd.Flags().BoolVar(&live, "live", false, "report what the workers of the configuration have counted")
-	cmd.Flags().StringVar(&from.columns.Time, "time", "", "column with the time of a row")
+	cmd.Flags().StringVar(&from.columns.Time, "time", "", "column with the time of a row, for --by and for a reference with classes of time")
 	cmd.Flags().StringVar(&span, "by", "", "compare by hour, day, week or month of that time")
 	cmd.Flags().StringVar(&from.columns.Outcome, "outcome", "", "column that says whether the customer churned: yes, no, or blank if not known")
 	cmd.Flags().StringVar(&outcomes.file, "outcomes", "", "CSV file with the columns customer and outcome")
 	cmd.Flags().StringVar(&outcomes.topic, "outcomes-topic", "", "topic of records with a boolean field outcome, keyed by customer")
 	cmd.Flags().BoolVar(&alerting, "alert", false, "publish a change in the state of the calibration to the topic of drift alerts")
+	cmd.Flags().StringVar(&metrics, "metrics", "", "file to write the calibration to as Prometheus metrics, for node_exporter's textfile collector (*.prom) or a Pushgateway")
 	cmd.Flags().Float64Var(&rule.Shift, "relevant-psi", rule.Shift, "PSI of a population from which on its shift is relevant")
 	cmd.Flags().Float64Var(&chance, "chance", chance, "that a report of harmless data calls anything drifting")
 	cmd.Flags().Float64Var(&calibrating.Relevant, "relevant-miscalibration", calibrating.Relevant, "difference of mean score and churn rate that matters")
@@ -377,6 +418,7 @@ type reporting struct {
 	calibrating drift.CalibrationConfig
 	chance      float64
 	alerting    bool
+	metrics     string // file, empty: none
 }
 
 func (r *reporting) make(ctx context.Context, live bool) (*driftreport.Report, error) {
@@ -435,24 +477,38 @@ func (r *reporting) make(ctx context.Context, live bool) (*driftreport.Report, e
 			return nil, err
 		}
 		report.Calibrate(&found)
+		name := drift.ModelName{Name: model.Name, Version: model.Version, Digest: model.Digest}
+		raised := found.Raised(name, nil)
 		if r.alerting {
-			return report, r.alert(ctx, &found, from, to)
+			if raised, err = r.alert(ctx, name, &found, from, to); err != nil {
+				return nil, err
+			}
+		}
+		if r.metrics != "" {
+			registry := prometheus.NewRegistry()
+			if err := drift.NewCalibrationMetrics(registry, name, &found, raised, time.Now().UnixMilli()); err != nil {
+				return nil, err
+			}
+			if err := prometheus.WriteToTextfile(r.metrics, registry); err != nil {
+				return nil, fmt.Errorf("--metrics: %w", err)
+			}
 		}
 	}
 	return report, nil
 }
 
-// alert tells of a change in the state of the calibration.
-func (r *reporting) alert(ctx context.Context, found *drift.CalibrationReport, from, to int64) error {
-	model := drift.ModelName{Name: r.o.model.Name(), Version: r.o.model.Version(), Digest: r.o.model.Digest()}
+// alert tells of a change in the state of the calibration, and says whether the alarm is on after it.
+func (r *reporting) alert(ctx context.Context, model drift.ModelName, found *drift.CalibrationReport, from, to int64) (raised bool, err error) {
 	topic := connect.TopicSpec{Name: r.o.cfg.Topics.DriftAlerts, Key: "topics.drift_alerts"}
-	return fetching(ctx, r.o, topic, func(ctx context.Context, client *kafkawire.Client, fetcher *consumer.Fetcher) error {
+	err = fetching(ctx, r.o, topic, func(ctx context.Context, client *kafkawire.Client, fetcher *consumer.Fetcher) error {
 		log := zerolog.New(r.s.err).With().Timestamp().Logger()
 		_, err := worker.Alert(ctx, r.o.cfg, r.o.model, r.o.registry, client, fetcher, log, drift.CalibrationFeature, func(before *schemas.DriftAlert) *schemas.DriftAlert {
+			raised = found.Raised(model, before)
 			return found.Alert(model, before, from, to, time.Now().UnixMilli())
 		})
 		return err
 	})
+	return raised, err
 }
 
 // population reads what the workers have counted.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -196,6 +197,62 @@ func TestProfileOfRowsTakesThePlaceOfTheModelsOwn(t *testing.T) {
 	}
 }
 
+func TestProfileOfClassesIsComparedWithRowsOfTheSameHours(t *testing.T) {
+	model := filepath.Join(trained(t), "model")
+	dir := t.TempDir()
+	// By night most of the customers have the long contract.
+	nights := func(inFour int) string {
+		rows := telcoRows(t, func(column map[string]int, row []string, i int) {
+			if i%4 == 0 && i/4%4 < inFour {
+				row[column["Contract"]] = "Two year"
+			}
+		})
+		text, err := os.ReadFile(rows)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines := strings.Split(strings.TrimSpace(string(text)), "\n")
+		for i := range lines {
+			if i > 0 {
+				cut := strings.LastIndexByte(lines[i], ',')
+				hour := map[bool]string{true: "03", false: "15"}[i%4 == 0]
+				lines[i] = lines[i][:cut+1] + "2026-01-15T" + hour + ":00:00Z"
+			}
+		}
+		path := filepath.Join(t.TempDir(), "rows.csv")
+		put(t, path, strings.Join(lines, "\n"))
+		return path
+	}
+	rows, path := nights(3), filepath.Join(dir, "profile.json")
+	code, _, errs := runCommand(t, "drift", "profile", "--model", model, "--input", rows, "--customer", "customerID",
+		"--time", "at", "--classes", "12h", "--zone", "UTC", "--output", path)
+	if code != exitDone || !strings.Contains(errs, `class "00-12h": 1760 rows are too few for`) {
+		t.Fatalf("exit code %d: %s", code, errs)
+	}
+	contract := func(args ...string) (driftreport.Feature, *driftreport.Report) {
+		r := report(t, append([]string{"--model", model, "--profile", path, "--customer", "customerID", "--by", "hour"}, args...)...)
+		features := r.Periods[0].Features
+		return features[slices.IndexFunc(features, func(f driftreport.Feature) bool { return f.Name == "Contract" })], r
+	}
+	same, r := contract("--input", rows, "--time", "at")
+	if same.State != "ok" || *same.PSI > 0.001 || r.Reference.Classes != "12h, UTC" || len(r.Notes) != 0 {
+		t.Errorf("%+v of %+v, %q", same, r.Reference, r.Notes)
+	}
+	if moved, _ := contract("--input", nights(0), "--time", "at"); moved.State != "drifting" {
+		t.Errorf("%+v", moved)
+	}
+	untimed := report(t, "--model", model, "--profile", path, "--customer", "customerID", "--input", rows)
+	if len(untimed.Notes) != 1 || !strings.Contains(untimed.Notes[0], "rows without a time") {
+		t.Errorf("%q", untimed.Notes)
+	}
+	for _, as := range []string{"text", "html"} {
+		code, out, errs := runCommand(t, "drift", "report", "--as", as, "--model", model, "--profile", path, "--input", rows, "--time", "at")
+		if code != exitDone || !strings.Contains(out, "the same hours: 12h, UTC") {
+			t.Errorf("%s: exit code %d, %s", as, code, errs)
+		}
+	}
+}
+
 func TestDriftCommandsRefuseWrongUsage(t *testing.T) {
 	model := filepath.Join(trained(t), "model")
 	for _, c := range []struct {
@@ -205,7 +262,8 @@ func TestDriftCommandsRefuseWrongUsage(t *testing.T) {
 		{"--model: give the directory", []string{"report", "--input", "x.csv"}},
 		{"give --input or --topic", []string{"report", "--model", model}},
 		{"--as:", []string{"report", "--model", model, "--as", "pdf"}},
-		{"--by and --time", []string{"report", "--model", model, "--input", "x.csv", "--by", "day"}},
+		{"--by goes by the time", []string{"report", "--model", model, "--input", "x.csv", "--by", "day"}},
+		{"--metrics writes", []string{"report", "--model", model, "--input", "x.csv", "--metrics", "y.prom"}},
 		{"--alert publishes", []string{"report", "--model", model, "--input", "x.csv", "--customer", "id", "--outcomes", "y.csv", "--alert"}},
 		{"take -c", []string{"report", "--model", model, "--input", "x.csv", "--customer", "id", "--outcomes-topic", "y"}},
 		{"neither with the other", []string{"report", "-c", "x.yaml", "--topic", "--outcomes", "y.csv", "--outcomes-topic", "y"}},
@@ -213,6 +271,9 @@ func TestDriftCommandsRefuseWrongUsage(t *testing.T) {
 		{"take -c", []string{"report", "--model", model, "--live"}},
 		{"drift.relevant_psi", []string{"report", "--model", model, "--input", "x.csv", "--relevant-psi", "-1"}},
 		{"--edges:", []string{"profile", "--model", model, "--input", "x.csv", "--edges", "tenure"}},
+		{"--classes goes by the time", []string{"profile", "--model", model, "--input", "x.csv", "--classes", "weekend"}},
+		{"--classes, --zone: classes: \"5h\"", []string{"profile", "--model", model, "--input", "x.csv", "--time", "at", "--classes", "5h"}},
+		{"the time zone \"Mars\"", []string{"profile", "--model", model, "--input", "x.csv", "--time", "at", "--classes", "6h", "--zone", "Mars"}},
 		{"profile.bins", []string{"profile", "--model", model, "--input", "x.csv", "--bins", "1"}},
 		{"--input:", []string{"profile", "--model", model, "--input", "nothere.parquet"}},
 	} {

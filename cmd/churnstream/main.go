@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"syscall"
+	_ "time/tzdata" // a container of this program alone has no time zones
 
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -47,7 +49,20 @@ func TestOutcomesOfATopicRaiseAndClearTheCalibrationAlert(t *testing.T) {
 	out.add("customer-1", []byte{9, 9}) // no record
 	out.add("customer-3", nil)          // nothing is known of them any more
 	out.write(func(int) any { return nil }, 1)
-	args := []string{"drift", "report", "-c", cfg, "--topic", "--outcomes-topic", e.topic("outcomes"), "--alert", "--as", "json"}
+	metrics := filepath.Join(t.TempDir(), "calibration.prom")
+	args := []string{"drift", "report", "-c", cfg, "--topic", "--outcomes-topic", e.topic("outcomes"), "--alert", "--as", "json", "--metrics", metrics}
+	exported := func(want ...string) {
+		t.Helper()
+		text, err := os.ReadFile(metrics)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, line := range want {
+			if !strings.Contains(string(text), line+"\n") {
+				t.Errorf("%q is not in %s", line, text)
+			}
+		}
+	}
 	report := func(wantCode int, more ...string) *driftreport.Calibration {
 		t.Helper()
 		code, stdout, stderr := runCommand(t, append(args, more...)...)
@@ -63,14 +78,18 @@ func TestOutcomesOfATopicRaiseAndClearTheCalibrationAlert(t *testing.T) {
 	if c := report(exitFailed, "--fail"); c.State != "miscalibrated" || c.Pairs != customers-2 {
 		t.Errorf("%+v", c)
 	}
+	const raised = `churnstream_calibration_alarm_raised{model="telco-churn",version="1.0.0"} `
+	exported(raised+"1", `churnstream_calibration_pairs{model="telco-churn",version="1.0.0"} 4998`)
 	if c := report(exitDone); c.State != "miscalibrated" {
 		t.Errorf("%+v", c)
 	}
+	exported(raised + "1")
 	left := churned(t)
 	out.write(func(i int) any { return left[i] }, customers)
-	if c := report(exitDone); c.State != "ok" || c.Pairs != customers {
+	if c := report(exitDone); c.State != "ok" || c.Pairs != customers || *c.Evidence >= *c.Needed {
 		t.Errorf("%+v", c)
 	}
+	exported(raised+"0", `churnstream_calibration_state{model="telco-churn",state="ok",version="1.0.0"} 1`)
 
 	var states []string
 	id := ""

@@ -64,10 +64,11 @@ manifest, model, drift reference and reference rows.
 			if _, err := scoring.WriteArtefact(directory, *fitted); err != nil {
 				return err
 			}
-			model, _, err := artefact.Load(directory)
+			model, profile, err := artefact.Load(directory)
 			if err != nil {
 				return err
 			}
+			tellThinClasses(s, profile)
 			return printResult(cmd.OutOrStdout(), output, model.Describe())
 		}),
 	}

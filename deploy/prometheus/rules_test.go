@@ -43,6 +43,7 @@ func TestRulesAskForDriftMetricsThatExist(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	_, err = drift.NewMetrics(registry, profile, drift.DefaultWindowConfig(time.Minute).Horizons)
 	require.NoError(t, err)
+	require.NoError(t, drift.NewCalibrationMetrics(registry, drift.ModelName{Name: "telco", Version: "3"}, &drift.CalibrationReport{}, false, 0))
 	families, err := registry.Gather()
 	require.NoError(t, err)
 	exported := map[string]bool{}
@@ -51,7 +52,7 @@ func TestRulesAskForDriftMetricsThatExist(t *testing.T) {
 	}
 	rules, err := os.ReadFile("rules.yml")
 	require.NoError(t, err)
-	asked := regexp.MustCompile(`[^:a-z_](churnstream_(?:drift|feature|reference)_[a-z_]+)`).FindAllSubmatch(rules, -1)
+	asked := regexp.MustCompile(`[^:a-z_](churnstream_(?:drift|feature|reference|calibration)_[a-z_]+)`).FindAllSubmatch(rules, -1)
 	require.NotEmpty(t, asked)
 	for _, name := range asked {
 		require.True(t, exported[string(name[1])], "rules.yml asks for %s", name[1])

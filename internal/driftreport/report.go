@@ -34,7 +34,8 @@ type Model struct {
 // Population is how much a population is worth.
 type Population struct {
 	Events    uint64  `json:"events"`
-	Customers float64 `json:"customers"` // independent ones
+	Customers float64 `json:"customers"`         // independent ones
+	Classes   string  `json:"classes,omitempty"` // of time, by which a reference tells its rows apart
 }
 
 // Period is one population that was compared.
@@ -88,6 +89,8 @@ type Calibration struct {
 	State         drift.CalibrationState `json:"state"`
 	Pairs         uint64                 `json:"pairs"`
 	Customers     float64                `json:"customers"`
+	Evidence      *float64               `json:"evidence,omitempty"` // the most of any bin that something can be said of
+	Needed        *float64               `json:"evidence_needed,omitempty"`
 	Brier         *float64               `json:"brier,omitempty"`
 	ExpectedError *float64               `json:"expected_calibration_error,omitempty"`
 	MeanScore     *float64               `json:"mean_score,omitempty"`
@@ -129,6 +132,9 @@ func New(model Model, profile *drift.Profile, windows []Named, cfg drift.RuleCon
 	}
 	r := empty(model, profile, cfg, rule)
 	r.Chance = chance
+	if untimed(profile, windows) {
+		r.Notes = append(r.Notes, "The reference tells hours apart ("+r.Reference.Classes+"), and there are rows without a time: these are compared with all of the reference. Name the column by --time.")
+	}
 	for _, w := range windows {
 		p := Period{Label: w.Label, Population: Population{Events: w.Window.Events, Customers: w.Window.EffectiveCustomers()}}
 		findings := profile.Judge(rule, w.Window)
@@ -169,9 +175,27 @@ func NewLive(model Model, profile *drift.Profile, population *drift.Population, 
 func empty(model Model, profile *drift.Profile, cfg drift.RuleConfig, rule *drift.Rule) *Report {
 	return &Report{
 		Model:       model,
-		Reference:   Population{Events: profile.Events, Customers: float64(profile.Events) / profile.DesignEffect},
+		Reference:   Population{Events: profile.Events, Customers: float64(profile.Events) / profile.DesignEffect, Classes: classes(profile)},
 		RelevantPSI: cfg.Shift, Needed: rule.Needed,
 	}
+}
+
+func classes(profile *drift.Profile) string {
+	if profile.Classes == nil {
+		return ""
+	}
+	return profile.Classes.By + ", " + profile.Classes.Zone
+}
+
+// untimed says whether any window holds events of no class of time, though the reference has classes.
+func untimed(profile *drift.Profile, windows []Named) bool {
+	return profile.Classes != nil && slices.ContainsFunc(windows, func(w Named) bool {
+		timed := uint64(0)
+		for _, n := range w.Window.Classes[:len(profile.Classes.Labels)] {
+			timed += n
+		}
+		return timed < w.Window.Events
+	})
 }
 
 // rank puts drifting features first: the score, then inputs by how far they move the margin, then by PSI.
@@ -241,7 +265,8 @@ func total(profile *drift.Profile) float64 {
 // Calibrate adds how the scores compare with what came of them.
 func (r *Report) Calibrate(report *drift.CalibrationReport) {
 	r.Calibration = &Calibration{
-		State: report.State, Pairs: report.Pairs, Customers: report.Customers, Brier: number(report.Brier),
+		State: report.State, Pairs: report.Pairs, Customers: report.Customers,
+		Evidence: number(report.Evidence), Needed: number(report.Needed), Brier: number(report.Brier),
 		ExpectedError: number(report.ExpectedError), MeanScore: number(report.MeanScore), ChurnRate: number(report.ChurnRate),
 	}
 	for _, p := range report.Curve {

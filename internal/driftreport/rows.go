@@ -7,11 +7,11 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/churnstream/churnstream/drift"
+	"github.com/churnstream/churnstream/internal/tabular"
 	"github.com/churnstream/churnstream/schemas"
 	"github.com/churnstream/churnstream/scoring"
 )
@@ -155,7 +155,7 @@ func (c Columns) read(source Source) (row Row, err error) {
 	if c.Time != "" {
 		text, err := cell(c.Time)
 		if err == nil {
-			row.Time, err = moment(text)
+			row.Time, err = tabular.ParseMoment(text)
 		}
 		if err != nil {
 			return row, source.Fault(c.Time, err)
@@ -171,18 +171,6 @@ func (c Columns) read(source Source) (row Row, err error) {
 		}
 	}
 	return row, nil
-}
-
-func moment(text string) (int64, error) {
-	if ms, err := strconv.ParseInt(text, 10, 64); err == nil && len(text) != len("20060102") {
-		return ms, nil
-	}
-	for _, layout := range []string{time.RFC3339Nano, time.DateTime, time.DateOnly, "20060102"} {
-		if t, err := time.Parse(layout, text); err == nil {
-			return t.UnixMilli(), nil
-		}
-	}
-	return 0, fmt.Errorf("%q is no time such as 2026-11-22T08:00:00Z, 2026-11-22 or 1763798400000", text)
 }
 
 // outcome reads whether a customer churned; an empty text: not known yet.
@@ -298,6 +286,7 @@ func (g *Gatherer) Observe(row *Row) error {
 		}
 	}
 	r.Probabilities = append(r.Probabilities, row.Probability)
+	r.Times = append(r.Times, row.Time)
 	if row.Customer != nil {
 		r.Customers = append(r.Customers, row.Customer)
 	}

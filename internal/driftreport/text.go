@@ -17,6 +17,9 @@ func (r *Report) WriteText(to io.Writer) error {
 		fmt.Fprintf(w, ", so that a report of harmless data calls nothing drifting %v times in 100", 100*(1-r.Chance))
 	}
 	fmt.Fprintln(w, ".")
+	if r.Reference.Classes != "" {
+		fmt.Fprintf(w, "Compared with what the reference holds of the same hours: %s.\n", r.Reference.Classes)
+	}
 	for _, note := range r.Notes {
 		fmt.Fprintln(w, "Note: "+note)
 	}

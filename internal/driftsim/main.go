@@ -354,10 +354,10 @@ func freeze(s *scenario, random *rand.Rand) (*frozen, error) {
 			}
 		}
 	}
-	out.whole = drift.Expected{Shares: sampled(random, whole, s.reference, nil), Customers: s.reference}
+	out.whole = drift.Expected{Shares: sampled(random, whole, s.reference), Customers: s.reference}
 	for class := range out.classes {
 		customers := math.Round(s.reference * classEvents[class] / events)
-		out.classes[class] = drift.Expected{Shares: sampled(random, byClass[class][:], customers, out.whole.Shares), Customers: customers}
+		out.classes[class] = drift.Expected{Shares: sampled(random, byClass[class][:], customers), Customers: customers}
 	}
 	return out, nil
 }
@@ -392,9 +392,8 @@ func (m *minute) events() (sum uint64) {
 	return sum
 }
 
-// sampled is the profile or a class of it: shares of so many customers of a population, smoothed towards others, nil:
-// towards equal ones.
-func sampled(random *rand.Rand, population []float64, customers float64, towards []float64) []float64 {
+// sampled is the profile or a class of it: shares of so many customers of a population, smoothed.
+func sampled(random *rand.Rand, population []float64, customers float64) []float64 {
 	shares, rest, left := normalised(population), 1.0, customers
 	total := customers + .5*places
 	for i, p := range shares {
@@ -404,11 +403,7 @@ func sampled(random *rand.Rand, population []float64, customers float64, towards
 		}
 		left -= n
 		rest -= p
-		pseudo := .5
-		if towards != nil {
-			pseudo = .5 * places * towards[i]
-		}
-		shares[i] = (n + pseudo) / total
+		shares[i] = (n + .5) / total
 	}
 	return shares
 }

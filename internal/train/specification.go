@@ -32,6 +32,15 @@ type Specification struct {
 	Threshold float64  `yaml:"threshold"` // least probability that decides for churn
 	// Segments are categorical inputs for whose values the drift of the score is watched one by one.
 	Segments []string `yaml:"segments"`
+	// Classes divide time, so that the drift of an hour is judged against the reference of such hours; nil: they do not.
+	Classes *Classes `yaml:"classes"`
+}
+
+// Classes say how time is divided and where the time of a row is.
+type Classes struct {
+	By   string `yaml:"by"`   // such as weekend/6h, see [drift.NewClasses]
+	Zone string `yaml:"zone"` // such as Europe/Berlin
+	Time string `yaml:"time"` // column with the time of a row; it may be an input's, too
 }
 
 // Label is what the model learns to foresee.
@@ -116,10 +125,13 @@ func (s *Specification) Contract() schemas.Contract {
 }
 
 // profile says what the drift reference holds.
-func (s *Specification) profile() drift.ProfileConfig {
-	c := drift.DefaultProfileConfig()
+func (s *Specification) profile() (c drift.ProfileConfig, err error) {
+	c = drift.DefaultProfileConfig()
 	c.Threshold, c.Segments = &s.Threshold, s.Segments
-	return c
+	if s.Classes != nil {
+		c.Classes, err = drift.NewClasses(s.Classes.By, s.Classes.Zone)
+	}
+	return c, err
 }
 
 // Validate reports every fault at once, each with its key and an example of a right value.
@@ -180,6 +192,12 @@ func (s *Specification) Validate() error {
 	for i, name := range s.Segments {
 		if at := s.Contract().Index(name); at < 0 || s.Inputs[at].Kind != schemas.Category {
 			fault("segments[%d]: %q is no categorical input", i, name)
+		}
+	}
+	if s.Classes != nil {
+		required("classes.time", s.Classes.Time, "seen_at")
+		if _, err := s.profile(); err != nil {
+			faults = append(faults, err)
 		}
 	}
 	return errors.Join(faults...)

@@ -16,6 +16,7 @@ type Table struct {
 	Rows     *schemas.Rows // in the order of the specification's inputs
 	Churn    []bool
 	Customer []string
+	Times    []int64 // ms since 1970; nil if the specification has no classes of time
 }
 
 // ReadTable reads a CSV by a specification. Errors name line and column.
@@ -64,6 +65,14 @@ func readTable(s *Specification, r io.Reader) (*Table, error) {
 		case label != negative:
 			return nil, in.Fault(s.Label.Column, fmt.Errorf("%q is a third value beside %q (churn) and %q", label, s.Label.Positive, negative))
 		}
+		if s.Classes != nil {
+			text, _ := in.Cell(s.Classes.Time)
+			at, err := tabular.ParseMoment(strings.TrimSpace(text))
+			if err != nil {
+				return nil, in.Fault(s.Classes.Time, err)
+			}
+			t.Times = append(t.Times, at)
+		}
 		t.Customer = append(t.Customer, strings.Clone(customer))
 		t.Churn = append(t.Churn, label == s.Label.Positive)
 	}
@@ -78,6 +87,9 @@ func readTable(s *Specification, r io.Reader) (*Table, error) {
 func (s *Specification) checkColumns(have []string) error {
 	var faults []error
 	known := []string{s.Customer, s.Label.Column}
+	if s.Classes != nil {
+		known = append(known, s.Classes.Time)
+	}
 	for _, want := range known {
 		if !slices.Contains(have, want) {
 			faults = append(faults, fmt.Errorf("header line: there is no column %q", want))
@@ -107,6 +119,9 @@ func (t *Table) subset(rows []int) *Table {
 		copy(c, categories)
 		out.Churn = append(out.Churn, t.Churn[i])
 		out.Customer = append(out.Customer, t.Customer[i])
+		if t.Times != nil {
+			out.Times = append(out.Times, t.Times[i])
+		}
 	}
 	return out
 }

@@ -89,10 +89,14 @@ func fit(s *Specification, t *Table, from Provenance) (*scoring.Artefact, error)
 		}
 	}
 	_, probabilities := learned.design(population.Rows).probabilities(weights)
+	dividing, err := s.profile()
+	if err != nil {
+		return nil, err
+	}
 	profile, err := drift.BuildProfile(contract, drift.Reference{
-		Rows: population.Rows, Probabilities: probabilities, Customers: population.keys(),
+		Rows: population.Rows, Probabilities: probabilities, Customers: population.keys(), Times: population.Times,
 		Contributions: learned.contributions(population.Rows, weights, background),
-	}, s.profile())
+	}, dividing)
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package train
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -463,6 +464,53 @@ func TestTableErrorsNameLineAndColumn(t *testing.T) {
 				t.Errorf("got %v, want %q in it", err, c.want)
 			}
 		})
+	}
+}
+
+func TestReferenceHoldsTheClassesOfTimeThatAreAskedFor(t *testing.T) {
+	parse := func(classes string) (*Specification, error) { return ParseSpecification([]byte(small + classes)) }
+	s, err := parse("classes: {by: 12h, zone: Europe/Berlin, time: seen}\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var rows strings.Builder
+	rows.WriteString("id,Tenure Days,plan,joined,comment,churned,seen\n")
+	for i := range 400 {
+		hour := map[bool]string{true: "22", false: "14"}[i%4 == 0] // 23 and 15 h in Berlin
+		fmt.Fprintf(&rows, "%d,%d,pro,2024-02-29,,%s,2026-01-15 %s:30:00\n", i, i%50, map[bool]string{true: "yes", false: "no"}[i%3 == 0], hour)
+	}
+	table, err := ReadTable(s, strings.NewReader(rows.String()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := Fit(s, table, Provenance{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	profile, err := drift.ReadProfile(bytes.NewReader(a.Profile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if profile.Classes.By != "12h" || profile.ClassEvents[0] != 0 || profile.ClassEvents[1] != profile.Events {
+		t.Errorf("%+v: %v of %d", profile.Classes, profile.ClassEvents, profile.Events)
+	}
+	_, err = ReadTable(s, strings.NewReader(strings.Replace(rows.String(), "2026-01-15 22:30:00", "yesterday", 1)))
+	if err == nil || !strings.Contains(err.Error(), `row 0 (line 2), column "seen": "yesterday" is no time`) {
+		t.Error(err)
+	}
+	_, err = ReadTable(s, strings.NewReader(strings.Replace(rows.String(), ",seen\n", ",saw\n", 1)))
+	if err == nil || !strings.Contains(err.Error(), `there is no column "seen"`) || !strings.Contains(err.Error(), `does not mention column "saw"`) {
+		t.Error(err)
+	}
+	for classes, want := range map[string]string{
+		"classes: {by: 5h, zone: UTC, time: seen}\n":   `classes: "5h" is not a division of time`,
+		"classes: {by: 6h, zone: Mars, time: seen}\n":  `time zone "Mars"`,
+		"classes: {by: weekdays, zone: UTC}\n":         "classes.time: missing",
+		"classes: {by: 6h, zone: UTC, column: seen}\n": "field column not found",
+	} {
+		if _, err := parse(classes); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", classes, err)
+		}
 	}
 }
 

@@ -22,6 +22,7 @@ import sklearn
 
 from .errors import ExportError
 from .estimators import Scored, _LazyForest, classify, full
+from .profile import Classed, divided
 from .profile import profile as build_profile
 from .program import Column, Program
 from .single import SinglePrecisionError, doubled, rounded
@@ -70,6 +71,9 @@ def export(
     git_commit: str | None = None,
     annotations: Mapping[str, str] | None = None,
     customers: Sequence[Any] | None = None,
+    times: Sequence[Any] | None = None,
+    classes: str | None = None,
+    zone: str = "UTC",
 ) -> str:
     """Write a fitted scikit-learn classifier or pipeline as a model artefact and return its digest.
 
@@ -78,6 +82,10 @@ def export(
     that churnstream scores when it loads the model. path is a directory that does not exist yet or is empty.
 
     customers holds the key of each reference row's customer, if one has several rows: they count once in the profile.
+
+    classes, such as weekend/6h, divides the times of the reference rows (datetimes, texts or milliseconds since 1970; what
+    has no zone is UTC) by weekday and hour of a time zone, so that drift compares an hour with the reference rows of such
+    hours: weekdays or weekend, a width of 1h, 2h, 3h, 4h, 6h, 8h or 12h, or both.
 
     label says what the probability is about: a sentence, or a mapping with column, positive (the class that means
     churn; by default the last of classes_), definition and horizon.
@@ -100,7 +108,7 @@ def export(
     library = rows.score(positive)
     files = {
         "model.json": _json(_model(program, output, rows)),
-        "profile.json": _json(rows.profile(library, float(threshold), customers, positive), indent=1),
+        "profile.json": _json(rows.profile(library, float(threshold), customers, positive, divided(classes, zone, times, len(library))), indent=1),
         "reference.jsonl": rows.reference(library, positive),
     }
     manifest: dict[str, Any] = {
@@ -349,12 +357,12 @@ class _Rows:
         return [1.0 if str(p) == str(positive) else 0.0 for p in out]
 
     def profile(
-        self, scores: list[float], threshold: float, customers: Sequence[Any] | None, positive: Any
+        self, scores: list[float], threshold: float, customers: Sequence[Any] | None, positive: Any, classes: Classed | None
     ) -> dict[str, Any]:
         if customers is not None and len(customers) != len(scores):
             raise ExportError(f"customers: {len(customers)} keys for {len(scores)} reference rows")
         parts = self.contributions(positive)
-        return build_profile(self.names, self.kinds, self.columns(), scores, threshold, customers, parts)
+        return build_profile(self.names, self.kinds, self.columns(), scores, threshold, customers, parts, classes)
 
     def contributions(self, positive: Any) -> list[list[float]] | None:
         """What each input adds to each row's margin, about its mean; None unless the margin is a sum over the inputs."""

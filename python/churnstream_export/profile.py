@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta, timezone
 from typing import Any
+
+import numpy as np
+import pandas as pd
 
 from .errors import ExportError
 
@@ -23,11 +28,12 @@ def profile(
     threshold: float | None = None,
     customers: Sequence[Any] | None = None,
     contributions: Sequence[Sequence[float]] | None = None,
+    classes: Classed | None = None,
 ) -> dict[str, Any]:
     """Places and counts of every input, then of the score, then of the decision. Missing values are None.
 
     customers holds the key of each row's customer: rows of one customer are no independent ones. contributions holds a
-    list for each row with what each input adds to its margin.
+    list for each row with what each input adds to its margin. classes says in which class of time each row is.
     """
     features = []
     for i, (name, kind, values) in enumerate(zip(names, kinds, columns)):
@@ -41,18 +47,75 @@ def profile(
         else:
             feature, places = _number(name, kind, values)
         feature["counts"] = _counted(feature, places)
+        _classed(feature, places, classes)
         if contributions is not None:
             feature["contributions"] = _means(feature, places, [row[i] for row in contributions])
         features.append(feature)
     feature, places = _number("score", "number", list(scores))
-    features.append({**feature, "counts": _counted(feature, places)})
+    feature["counts"] = _counted(feature, places)
+    _classed(feature, places, classes)
+    features.append(feature)
     out: dict[str, Any] = {"format": 1, "events": len(scores), "design_effect": _design_effect(customers)}
     if threshold is not None and 0 < threshold < 1 and "decision" not in names:
         out["threshold"] = float(threshold)
-        churn = sum(1 for p in scores if p >= threshold)
-        counts = [len(scores) - churn, churn]
-        features.append({"name": "decision", "kind": "boolean", "places": ["retain", "churn"], "counts": counts})
+        feature = {"name": "decision", "kind": "boolean", "places": ["retain", "churn"]}
+        places = [int(p >= threshold) for p in scores]
+        feature["counts"] = _counted(feature, places)
+        _classed(feature, places, classes)
+        features.append(feature)
+    if classes is not None:
+        events = [classes.rows.count(i) for i in range(len(classes.labels))]
+        out["classes"] = {"by": classes.by, "zone": classes.zone, "labels": classes.labels, "events": events}
     return {**out, "features": features}
+
+
+@dataclass
+class Classed:
+    """Rows by class of time."""
+
+    by: str
+    zone: str
+    labels: list[str]
+    rows: list[int]  # class of each row
+
+
+def divided(by: str | None, zone: str, times: Sequence[Any] | None, rows: int) -> Classed | None:
+    """The class of each row by its time: the one of the quarter of an hour, UTC, that it is in."""
+    if (by is None) != (times is None):
+        raise ExportError("classes and times go together: a division such as weekend/6h, and the time of each reference row")
+    if by is None or times is None:
+        return None
+    if len(times) != rows:
+        raise ExportError(f"times: {len(times)} for {rows} reference rows")
+    form = re.fullmatch(r"(weekdays|weekend)?(?:(?:^|(?<=.)/)(1|2|3|4|6|8|12)h)?", by)
+    if form is None or not by:
+        raise ExportError(f"classes: {by!r} is not a division of time such as weekend/6h, weekdays or 1h")
+    hours = int(form[2] or 24)
+    names = {"weekdays": ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"], "weekend": ["Mon-Fri", "Sat-Sun"], None: [""]}[form[1]]
+    labels = [f"{day} {h:02}-{h + hours:02}h".strip() if hours < 24 else day for day in names for h in range(0, 24, hours)]
+    try:
+        at = pd.DatetimeIndex([_moment(t) for t in times])
+        local = at.floor("15min").tz_convert(zone)
+    except Exception as cause:  # whatever pandas and its time zones raise
+        raise ExportError(f"times: they cannot be read as times of the zone {zone!r}: {cause}") from cause
+    if at.isna().any():
+        raise ExportError(f"times: reference row {int(at.isna().argmax())} has none")
+    group = {7: lambda d: d, 2: lambda d: d // 5, 1: lambda d: d * 0}[len(names)](local.day_of_week)
+    return Classed(by, zone, labels, (group * (24 // hours) + local.hour // hours).tolist())
+
+
+def _moment(value: Any) -> Any:
+    """Numbers are milliseconds since 1970, what has no zone is UTC."""
+    at = pd.Timestamp(value, unit="ms") if isinstance(value, (int, float, np.number)) else pd.Timestamp(value)
+    return at.tz_localize("UTC") if at.tzinfo is None else at.tz_convert("UTC")
+
+
+def _classed(feature: dict[str, Any], places: list[int], classes: Classed | None) -> None:
+    if classes is not None:
+        counts = [[0] * len(feature["places"]) for _ in classes.labels]
+        for place, row in zip(places, classes.rows):
+            counts[row][place] += 1
+        feature["classes"] = counts
 
 
 def _counted(feature: dict[str, Any], places: list[int]) -> list[int]:

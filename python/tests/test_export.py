@@ -137,6 +137,29 @@ def test_rows_of_one_customer_count_once(customers: Any, tmp_path: Path) -> None
         export(model, frame, tmp_path / "n", label="left", horizon="30d", customers=keys[:3])
 
 
+def test_classes_of_time_are_those_of_the_command(customers: Any, tmp_path: Path, churnstream: str) -> None:
+    frame, churn = customers
+    model = usual().fit(frame, churn)
+    times = pd.Timestamp("2026-03-27T00:07:00Z") + pd.to_timedelta(np.arange(len(frame)) * 37, unit="min")  # over a change of clocks
+    texts = [t.isoformat() for t in times]
+    frame.assign(at=texts).to_csv(tmp_path / "rows.csv", index=False)
+    for i, (by, zone) in enumerate([("weekend/6h", "Europe/Berlin"), ("weekdays", "UTC"), ("3h", "Asia/Kolkata")]):
+        export(model, frame, tmp_path / f"m{i}", label="left", horizon="30d", times=texts if i else times, classes=by, zone=zone)
+        ours = read(tmp_path / f"m{i}", "profile.json")
+        command = [churnstream, "drift", "profile", "--model", str(tmp_path / f"m{i}"), "--input", str(tmp_path / "rows.csv")]
+        command += ["--time", "at", "--classes", by, "--zone", zone]
+        theirs = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        assert ours["classes"] == theirs["classes"] and sum(ours["classes"]["events"]) == len(frame)
+        for a, b in zip(ours["features"], theirs["features"], strict=True):
+            assert a["classes"] == b["classes"], a["name"]
+    for change, message in {
+        "times": {"times": None}, "3 for 400": {"times": texts[:3]}, "weekend/6h": {"classes": "/6h"}, "division": {"classes": "5h"},
+        "zone 'Mars'": {"zone": "Mars"}, "cannot be read": {"times": ["now and then"] * len(frame)},
+    }.items():  # fmt: skip
+        with pytest.raises(ExportError, match=change):
+            export(model, frame, tmp_path / "n", **{"times": texts, "classes": "weekend/6h", **message})
+
+
 @pytest.mark.parametrize(
     ("step", "name"),
     [
@@ -321,6 +344,32 @@ def test_the_command_exports_a_saved_pipeline(customers: Any, tmp_path: Path) ->
     assert again.returncode == 1 and "not empty" in again.stderr
     assert subprocess.run([*command[:-2]], capture_output=True).returncode == 2
 
+
+def test_the_command_knows_customers_and_times(customers: Any, tmp_path: Path) -> None:
+    frame, churn = customers
+    joblib.dump(usual().fit(frame, churn), tmp_path / "named.joblib")
+    numbers = frame[["tenure_days", "monthly_spend"]]
+    joblib.dump(LogisticRegression().fit(numbers.to_numpy(), churn), tmp_path / "arrays.joblib")
+    beside = {"id": [f"c{i // 4}" for i in range(len(frame))], "seen": ["2026-01-15 22:30:00", "2026-01-17 11:59:59+01:00"] * (len(frame) // 2)}
+    for name, columns in {"named": frame, "arrays": numbers}.items():
+        columns.assign(**beside).to_csv(tmp_path / "rows.csv", index=False)
+        command = [sys.executable, "-m", "churnstream_export", str(tmp_path / f"{name}.joblib"), "--reference", str(tmp_path / "rows.csv")]
+        command += ["--output", str(tmp_path / name), "--customer", "id", "--time", "seen", "--classes", "weekend/12h", "--zone", "Europe/Berlin"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        profile = read(tmp_path / name, "profile.json")
+        assert profile["design_effect"] == 4
+        assert profile["classes"]["events"] == [0, len(frame) // 2, len(frame) // 2, 0]
+        assert [f["name"] for f in profile["features"]][-2:] == ["score", "decision"]
+    frame.assign(**{**beside, "id": [None, *beside["id"][1:]]}).to_csv(tmp_path / "gap.csv", index=False)
+    command = [sys.executable, "-m", "churnstream_export", str(tmp_path / "named.joblib"), "--output", str(tmp_path / "x"), "--reference"]
+    for rows, flags, code, message in [
+        ("rows.csv", ["--customer", "key"], 1, "no column 'key'"),
+        ("gap.csv", ["--customer", "id"], 1, "row 0 has no 'id'"),
+        ("rows.csv", ["--classes", "weekend"], 2, "go together"),
+    ]:
+        done = subprocess.run([*command, str(tmp_path / rows), *flags], capture_output=True, text=True)
+        assert done.returncode == code and message in done.stderr, done.stderr
 
 def test_odd_kinds_of_columns(tmp_path: Path, churnstream: str) -> None:
     """Booleans and whole numbers as categories, a sparse matrix below a kernel machine, a polynomial's constant."""
