@@ -71,13 +71,31 @@ func TestRowsAreCutWhereTheirFormEndsThem(t *testing.T) {
 
 func TestARowIsNoLongerThanABodyOfOneMayBe(t *testing.T) {
 	s := start(t, nil, func(cfg *config.HTTP) { cfg.Limits.BodyBytes = 1000 })
-	good, long := customerJSON(t, 0), `{"x":"`+strings.Repeat("x", 300_000)+`"}`
-	wantProblem(t, s.do(t, "POST", "/v1/predict:batch", typeJSON, "["+good+","+long+"]"), 413)
-	wantProblem(t, s.do(t, "POST", "/v1/predict:batch", typeCSV, long), 413)
-	r := s.do(t, "POST", "/v1/predict:batch", typeNDJSON, good+"\n"+long+"\n"+good)
-	lines := slices.Collect(strings.Lines(string(r.body)))
-	if end := decode[BatchEnd](t, []byte(lines[len(lines)-1])); len(lines) != 2 || end.Rows != 1 || !strings.HasPrefix(end.Error, "row 1 is longer") {
-		t.Errorf("%s", r.body)
+	good := customerJSON(t, 0)
+	good += strings.Repeat(" ", 1000-len(good))
+	for _, bytes := range []int{1001, 300_000} { // with others in what is read at once, and beyond that
+		long := `{"x":"` + strings.Repeat("x", bytes-8) + `"}`
+		wantProblem(t, s.do(t, "POST", "/v1/predict:batch", typeJSON, "["+good+","+long+"]"), 413)
+		wantProblem(t, s.do(t, "POST", "/v1/predict:batch", typeCSV, long), 413)
+		r := s.do(t, "POST", "/v1/predict:batch", typeNDJSON, good+"\n"+long+"\n"+good)
+		lines := slices.Collect(strings.Lines(string(r.body)))
+		if end := decode[BatchEnd](t, []byte(lines[len(lines)-1])); len(lines) != 2 || end.Rows != 1 || !strings.HasPrefix(end.Error, "row 1 is longer") {
+			t.Errorf("%d bytes: %s", bytes, r.body)
+		}
+	}
+}
+
+func TestARowThatIsTooLongIsNotReadToItsEnd(t *testing.T) {
+	fill := func(from io.Reader) error {
+		s := rowSplitter{from: from, cut: cutLine, limit: 1000, buf: make([]byte, 0, 16)}
+		return s.fill(&chunk{}, 1)
+	}
+	if err := fill(iotest.OneByteReader(strings.NewReader(strings.Repeat("x", 1000) + "\n"))); err != nil {
+		t.Errorf("the longest row: %v", err)
+	}
+	body := strings.NewReader(strings.Repeat("x", 10<<20))
+	if err := fill(body); !errors.Is(err, errRowTooLong) || body.Len() < 9<<20 {
+		t.Errorf("%v with %d bytes unread", err, body.Len())
 	}
 }
 

@@ -50,6 +50,9 @@ func (s *rowSplitter) fill(c *chunk, most int) error {
 	from := -1
 	for {
 		found, err := s.cut(s)
+		if found && s.row.end-s.row.start > s.limit {
+			found, err = false, errRowTooLong
+		}
 		switch {
 		case found:
 			if from < 0 {
