@@ -129,8 +129,9 @@ func newModelScore(s streams) *cobra.Command {
 of input → contribution plus bias, which add up to the margin. Columns are matched to inputs by
 name; an empty cell is missing.
 
-The model is the directory of an artefact, or a file as XGBoost (JSON, UBJSON) or LightGBM (text) saves
-it. Of such a file, several outputs give lists and a link that makes no probability gives prediction.`,
+The model is the directory of an artefact, or a file as XGBoost (JSON, UBJSON), LightGBM (text) or CatBoost
+(JSON) saves it, or of ONNX. Of such a file, several outputs give lists and a link that makes no probability
+gives prediction.`,
 		Example: `  churnstream model score --model models/churn --input rows.csv --output predictions.jsonl
   cat rows.jsonl | churnstream model score --model models/churn --input - --format jsonl --contributions
   churnstream model score --model booster.ubj --input rows.csv --output predictions.jsonl`,

@@ -19,7 +19,7 @@ func newModelImport(s streams) *cobra.Command {
 	cfg := modelimport.Config{CreatedAt: time.Now()}
 	cmd := &cobra.Command{
 		Use:   "import",
-		Short: "Make an artefact of a model as XGBoost or LightGBM saved it",
+		Short: "Make an artefact of a model as XGBoost, LightGBM or CatBoost saved it, or of ONNX",
 		Long: `Wraps the file of a model into an artefact: its inputs become the declared inputs, all of which may be
 missing, the rows become the reference that drift is measured against, and a hundred of them the
 reference rows that every load reproduces. The file itself is kept as it is.`,
