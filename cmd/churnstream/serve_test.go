@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -70,18 +71,54 @@ func exampleCustomer(t *testing.T, url string) map[string]any {
 	return document.Components.Schemas["CustomerInputs"].Examples[0]
 }
 
+// history gives the offsets of a customer's scores as the API orders them, the newest first.
+func history(ctx context.Context, url, customer string) ([]int64, error) {
+	status, text, err := call(ctx, http.MethodGet, url+"/v1/customers/"+customer+"/history", nil)
+	if err != nil {
+		return nil, err
+	}
+	if status != http.StatusOK {
+		return nil, fmt.Errorf("%d %s", status, text)
+	}
+	var answer struct {
+		Scores []struct{ Source struct{ Offset int64 } }
+	}
+	if err := json.Unmarshal(text, &answer); err != nil {
+		return nil, err
+	}
+	var offsets []int64
+	for _, s := range answer.Scores {
+		offsets = append(offsets, s.Source.Offset)
+	}
+	return offsets, nil
+}
+
 func TestAServerThatIsKilledGivesNoIDTwiceAndItsStoreEqualsTheTopic(t *testing.T) {
+	const rounds, returning = 3, "returning"
 	e := newEnvironment(t)
 	cfg := e.config(t, fmt.Sprintf("http: {listen: \"127.0.0.1:0\", data_dir: %q, publish_predictions: true}\n", filepath.Join(t.TempDir(), "data")))
 	var mu sync.Mutex
 	answered := map[string]bool{} // ids that clients were given
-	for round := range 3 {
+	for round := range rounds {
 		p := startProcess(t, "serve", "-c", cfg)
 		url := api(t, p)
-		body, err := json.Marshal(exampleCustomer(t, url))
+		customer := exampleCustomer(t, url)
+		body, err := json.Marshal(customer)
 		if err != nil {
 			t.Fatal(err)
 		}
+		customer["customer_id"] = returning // is scored once a round
+		again, err := json.Marshal(customer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if status, text, err := call(t.Context(), http.MethodPost, url+"/v1/predict", again); err != nil || status != http.StatusOK {
+			t.Fatalf("%d %s: %v", status, text, err)
+		}
+		testkit.Eventually(t, 60*time.Second, func() bool {
+			offsets, err := history(t.Context(), url, returning)
+			return err == nil && len(offsets) == round+1
+		}, "the store has %d scores of one customer", round+1)
 		ctx, stop := context.WithCancel(t.Context())
 		var clients sync.WaitGroup
 		before := len(answered)
@@ -162,18 +199,17 @@ func TestAServerThatIsKilledGivesNoIDTwiceAndItsStoreEqualsTheTopic(t *testing.T
 		t.Errorf("%d of %d predictions are in the topic", len(topic), len(answered))
 	}
 	for customer, want := range topic {
-		status, text, err := call(t.Context(), http.MethodGet, url+"/v1/customers/"+customer+"/history", nil)
-		var history struct {
-			Scores []struct{ Source struct{ Offset int64 } }
+		got, err := history(t.Context(), url, customer)
+		slices.Reverse(want)
+		if err != nil || !slices.Equal(got, want) {
+			t.Fatalf("%s: the store has the offsets %v, the topic %v (%v)", customer, got, want, err)
 		}
-		if err == nil {
-			err = json.Unmarshal(text, &history)
+		times := 1
+		if customer == returning {
+			times = rounds
 		}
-		if err != nil || status != http.StatusOK || len(history.Scores) != len(want) || history.Scores[0].Source.Offset != want[len(want)-1] {
-			t.Fatalf("%s: %d %s, the topic has %v (%v)", customer, status, text, want, err)
-		}
-		if len(want) != 1 {
-			t.Errorf("%s was scored %d times", customer, len(want))
+		if len(want) != times {
+			t.Errorf("%s was scored %d times, want %d", customer, len(want), times)
 		}
 	}
 }
