@@ -29,33 +29,62 @@ func power2(x float32) float32 {
 	return float32(math.Ldexp(float64(p), int(m)))
 }
 
-// logistic is LogisticKernel of MLAS.
-func logistic(x float32) float32 {
-	if !(x < 18) { // branches that are foretold, where min and max would think of NaN
-		if x != x {
-			return x
-		}
-		x = 18
-	} else if x < -18 {
-		x = -18
+// logistics is LogisticKernel of MLAS on every step-th number of a list, four side by side: each waits for its own
+// polynomials only.
+func logistics(list []float64, step int) {
+	for ; len(list) > 3*step; list = list[min(4*step, len(list)):] {
+		w, x, y, z := clamped(list[0]), clamped(list[step]), clamped(list[2*step]), clamped(list[3*step])
+		list[0], list[step], list[2*step], list[3*step] = logistics4(w, x, y, z)
 	}
-	square := x * x
-	p := fused(4.37031012579801e-11, square, 1.15627324459942e-07)
-	q := fused(6.10247389755681e-13, square, 5.76102136993427e-09)
-	p = fused(p, square, 6.08574864600143e-05)
-	q = fused(q, square, 6.29106785017040e-06)
-	p = fused(p, square, 8.51377133304701e-03)
-	q = fused(q, square, 1.70198817374094e-03)
-	p = fused(p, square, 2.48287947061529e-01)
-	q = fused(q, square, 1.16817656904453e-01)
-	q = fused(q, square, 9.93151921023180e-01)
-	switch y := float32(p*x)/q + 0.5; {
+	for at := 0; at < len(list); at += step {
+		list[at], _, _, _ = logistics4(clamped(list[at]), 0, 0, 0)
+	}
+}
+
+// clamped leaves NaN as it is.
+func clamped(x float64) float64 {
+	if x > 18 {
+		return 18
+	} else if x < -18 {
+		return -18
+	}
+	return x
+}
+
+func logistics4(w, x, y, z float64) (float64, float64, float64, float64) {
+	i, j, k, l := narrow(w*w), narrow(x*x), narrow(y*y), narrow(z*z)
+	const p5, q6 = float32(4.37031012579801e-11), float32(6.10247389755681e-13)
+	a, b, c, d := float64(p5), float64(p5), float64(p5), float64(p5)
+	e, f, g, h := float64(q6), float64(q6), float64(q6), float64(q6)
+	const p4, q5 = float32(1.15627324459942e-07), float32(5.76102136993427e-09)
+	a, b, c, d = narrow(a*i+float64(p4)), narrow(b*j+float64(p4)), narrow(c*k+float64(p4)), narrow(d*l+float64(p4))
+	e, f, g, h = narrow(e*i+float64(q5)), narrow(f*j+float64(q5)), narrow(g*k+float64(q5)), narrow(h*l+float64(q5))
+	const p3, q4 = float32(6.08574864600143e-05), float32(6.29106785017040e-06)
+	a, b, c, d = narrow(a*i+float64(p3)), narrow(b*j+float64(p3)), narrow(c*k+float64(p3)), narrow(d*l+float64(p3))
+	e, f, g, h = narrow(e*i+float64(q4)), narrow(f*j+float64(q4)), narrow(g*k+float64(q4)), narrow(h*l+float64(q4))
+	const p2, q3 = float32(8.51377133304701e-03), float32(1.70198817374094e-03)
+	a, b, c, d = narrow(a*i+float64(p2)), narrow(b*j+float64(p2)), narrow(c*k+float64(p2)), narrow(d*l+float64(p2))
+	e, f, g, h = narrow(e*i+float64(q3)), narrow(f*j+float64(q3)), narrow(g*k+float64(q3)), narrow(h*l+float64(q3))
+	const p1, q2 = float32(2.48287947061529e-01), float32(1.16817656904453e-01)
+	a, b, c, d = narrow(a*i+float64(p1)), narrow(b*j+float64(p1)), narrow(c*k+float64(p1)), narrow(d*l+float64(p1))
+	e, f, g, h = narrow(e*i+float64(q2)), narrow(f*j+float64(q2)), narrow(g*k+float64(q2)), narrow(h*l+float64(q2))
+	const q1 = float32(9.93151921023180e-01)
+	e, f, g, h = narrow(e*i+float64(q1)), narrow(f*j+float64(q1)), narrow(g*k+float64(q1)), narrow(h*l+float64(q1))
+	return half(a*w, e), half(b*x, f), half(c*y, g), half(d*z, h)
+}
+
+// narrow rounds to float32.
+func narrow(x float64) float64 { return float64(float32(x)) }
+
+// half is p/q + 1/2, no more than 1 and no less than 0.
+func half(p, q float64) float64 {
+	switch y := float32(p)/float32(q) + 0.5; {
 	case y > 1:
 		return 1
 	case y < 0:
 		return 0
 	default:
-		return y
+		return float64(y)
 	}
 }
 
@@ -97,6 +126,12 @@ func exactLogistic(x float32) float32 {
 		return 1 - v
 	}
 	return v
+}
+
+func exactLogistics(list []float64, step int) {
+	for i := 0; i < len(list); i += step {
+		list[i] = float64(exactLogistic(float32(list[i])))
+	}
 }
 
 // softmax is MlasComputeSoftmax over numbers that are float32.

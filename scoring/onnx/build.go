@@ -115,6 +115,7 @@ func (b *builder) add(n node) error {
 		}
 		if v != nil {
 			v.used = true
+			v.uses++
 		}
 		c.in = append(c.in, v)
 	}

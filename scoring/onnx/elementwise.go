@@ -299,12 +299,7 @@ func addElementwise(o map[string]maker) {
 		}
 		return math.Exp(x)
 	})
-	o[":Sigmoid"] = unary(isFloat, func(t dtype, x float64) float64 {
-		if t == float32s {
-			return float64(logistic(float32(x)))
-		}
-		return 1 / (1 + math.Exp(-x))
-	})
+	o[":Sigmoid"] = makeSigmoid
 	o[":Not"] = predicate(func(x float64) bool { return x == 0 })
 	o[":IsNaN"] = predicate(func(x float64) bool { return x != x })
 	o[":IsInf"] = predicate(func(x float64) bool { return math.IsInf(x, 0) })
@@ -356,6 +351,22 @@ func makeLog(c *call) ([]*value, operation, error) {
 		}
 	}
 	return unary(isFloat, log)(c)
+}
+
+func makeSigmoid(c *call) ([]*value, operation, error) {
+	out, run, err := unary(isFloat, func(t dtype, x float64) float64 {
+		if t == float32s {
+			return x
+		}
+		return 1 / (1 + math.Exp(-x))
+	})(c)
+	if err != nil || out[0].dtype != float32s {
+		return out, run, err
+	}
+	return out, func(f *frame) {
+		run(f)
+		logistics(f.registers[out[0].slot], 1)
+	}, nil
 }
 
 func makeWhere(c *call) ([]*value, operation, error) {

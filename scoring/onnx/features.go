@@ -61,6 +61,7 @@ func makeScaler(c *call) ([]*value, operation, error) {
 	if err := errors.Join(perColumn("offset", offset, width), perColumn("scale", scale, width)); err != nil {
 		return nil, nil, err
 	}
+	x.wide++
 	out := ofRows(float32s, width)
 	offsets, scales := make([]float32, width), make([]float32, width)
 	for i := range width {

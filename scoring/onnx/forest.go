@@ -262,6 +262,7 @@ func (b *builder) sums(f *forest, x *value) (func(fr *frame) []float64, error) {
 		return nil, err
 	}
 	b.trees += len(f.ensemble.Trees)
+	x.wide++
 	outputs := f.ensemble.Outputs
 	return func(fr *frame) []float64 {
 		fr.memory = slices.Grow(fr.memory[:0], fr.n*outputs)[:fr.n*outputs]
@@ -298,7 +299,7 @@ func makeTreeClassifier(c *call) ([]*value, operation, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	transform, err := transformOf(post, exactLogistic, softmaxExact)
+	transform, err := transformOf(post, exactLogistics, softmaxExact)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -321,7 +322,7 @@ func makeTreeClassifier(c *call) ([]*value, operation, error) {
 // one only, these are leaves of the second one: as probabilities if none is below 0, else as margins.
 type treeClassifier struct {
 	base                         []float64
-	transform                    func([]float64)
+	transform                    func(list []float64, step int)
 	logistic                     bool
 	two, first, second, positive bool
 }
@@ -335,7 +336,7 @@ func (k *treeClassifier) finish(sums, to []float64) (class int) {
 		}
 		round32(to)
 		class = largest(to)
-		k.transform(to)
+		k.transform(to, 1)
 		return class
 	}
 	alone := !k.second
@@ -366,7 +367,7 @@ func (k *treeClassifier) finish(sums, to []float64) (class int) {
 	}
 	switch {
 	case !alone:
-		k.transform(to)
+		k.transform(to, 1)
 	case k.positive:
 		to[0], to[1] = float64(1-float32(score)), score
 	case k.logistic:

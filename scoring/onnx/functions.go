@@ -81,6 +81,7 @@ func (b *builder) inline(n node, f function) error {
 			return fmt.Errorf("%q has rows of another kind, which functions are not given", name)
 		}
 		v.used = true
+		v.uses++
 		again := *v
 		again.chosen = false
 		chosen = chosen || v.chosen

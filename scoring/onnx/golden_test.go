@@ -2,6 +2,7 @@ package onnx
 
 import (
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -82,4 +83,36 @@ func units(got, want float64) float64 {
 		return float64(b)
 	}
 	return math.Abs(place(got) - place(want))
+}
+
+// TestInputsOfFloatAreRounded: graphs of float take rows of float64, and no more of them than a float32 holds.
+func TestInputsOfFloatAreRounded(t *testing.T) {
+	for _, name := range []string{"scale-standard", "forest-3", "logistic", "svm-vote", "quantile"} {
+		name = "onnx-skl1.20.0-" + name
+		cases, err := golden.Load("testdata", name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := cases[slices.IndexFunc(cases, func(c golden.Case) bool { return c.Name == name })]
+		m, err := Parse(c.File)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rows := c.Rows
+		wide, narrow := make([]float64, len(rows.Numbers)), make([]float64, len(rows.Numbers))
+		for i, x := range rows.Numbers {
+			wide[i] = x * (1 + 3e-8)
+			narrow[i] = float64(float32(wide[i]))
+		}
+		got, want := make([]float64, rows.Rows*m.Engine.Outputs()), make([]float64, rows.Rows*m.Engine.Outputs())
+		var s trees.Scratch
+		m.Engine.Margins(wide, rows.Rows, got, &s)
+		m.Engine.Margins(narrow, rows.Rows, want, &s)
+		for i := range got {
+			if math.Float64bits(got[i]) != math.Float64bits(want[i]) {
+				t.Errorf("%s: margin %d is %v of float64, %v of float32", name, i, got[i], want[i])
+				break
+			}
+		}
+	}
 }

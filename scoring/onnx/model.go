@@ -59,6 +59,8 @@ func parse(data []byte) (*booster.Model, error) {
 		return nil, err
 	}
 	m.Trees = b.trees
+	v := b.slots[e.in[0].slot]
+	e.direct = e.in[0].width == len(e.in) && v.dtype == float32s && v.wide == v.uses && v != e.result
 	e.operations, e.sizes = b.operations, make([]int, len(b.slots))
 	total := 0
 	for i, v := range b.slots {
@@ -102,6 +104,7 @@ type engine struct {
 	operations []operation
 	sizes      []int // of the registers' rows
 	lanes      int
+	direct     bool // the rows are the register of the only input: whatever reads it rounds by itself
 
 	result      *value
 	probability bool // the result is made of probabilities
@@ -292,8 +295,12 @@ func (e *engine) run(f *state, rows, out []float64) {
 	}
 	width := len(e.in)
 	clear(f.bad)
-	for i := 0; i < width; i += e.in[i].width {
-		e.in[i].read(f, rows[i:], width)
+	if e.direct {
+		f.registers[e.in[0].slot] = rows
+	} else {
+		for i := 0; i < width; i += e.in[i].width {
+			e.in[i].read(f, rows[i:], width)
+		}
 	}
 	for _, op := range e.operations {
 		op(&f.frame)

@@ -238,25 +238,27 @@ func makeLinearClassifier(c *call) ([]*value, operation, error) {
 		return nil, nil, fmt.Errorf("%d coefficients, %d intercepts and %d classes for %d columns; want one intercept for each of two or more classes",
 			len(p.weights), n, len(labels), p.width)
 	}
-	transform, err := transformOf(post, logistic, softmaxExact)
+	transform, err := transformOf(post, logistics, softmaxExact)
 	if err != nil {
 		return nil, nil, err
 	}
 	label, scores := &value{dtype: t, dims: []int{rows}, axis: 0, slot: -1}, ofRows(float32s, n)
 	return []*value{label, scores}, func(f *frame) {
+		to := f.registers[scores.slot]
 		if k := scores.only - 1; k >= 0 && post != "SOFTMAX" && !label.used {
 			p.run(f, x, scores, k, k+1)
-			for to := f.registers[scores.slot][k:]; ; to = to[n:] {
-				if transform(to[:1]); len(to) < n {
-					return
-				}
-			}
+			transform(to[k:], n)
+			return
 		}
 		p.run(f, x, scores, 0, n)
 		for r := range f.n {
-			to := f.row(scores, r)
-			f.row(label, r)[0] = labels[largest(to)]
-			transform(to)
+			row := f.row(scores, r)
+			if f.row(label, r)[0] = labels[largest(row)]; post == "SOFTMAX" {
+				transform(row, 1)
+			}
+		}
+		if post != "SOFTMAX" {
+			transform(to, 1)
 		}
 	}, nil
 }
@@ -272,19 +274,15 @@ func largest(list []float64) int {
 	return at
 }
 
-// transformOf makes a post_transform of scores.
-func transformOf(name string, logistic func(float32) float32, softmax func(x, out []float64)) (func([]float64), error) {
+// transformOf makes a post_transform of every step-th number of a list, or, of SOFTMAX, of the list.
+func transformOf(name string, logistics func(list []float64, step int), softmax func(x, out []float64)) (func(list []float64, step int), error) {
 	switch name {
 	case "", "NONE":
-		return func([]float64) {}, nil
+		return func([]float64, int) {}, nil
 	case "LOGISTIC":
-		return func(x []float64) {
-			for i := range x {
-				x[i] = float64(logistic(float32(x[i])))
-			}
-		}, nil
+		return logistics, nil
 	case "SOFTMAX":
-		return func(x []float64) { softmax(x, x) }, nil
+		return func(x []float64, _ int) { softmax(x, x) }, nil
 	}
 	return nil, fmt.Errorf("post_transform %q is not supported; these are: NONE, LOGISTIC, SOFTMAX", name)
 }

@@ -59,6 +59,8 @@ const maxRank = 8
 type value struct {
 	name  string
 	used  bool // by a node
+	uses  int  // by nodes
+	wide  int  // uses that round the elements to float32 themselves
 	only  int  // unless 0, nothing but column only-1 of a row will be read
 	dtype dtype
 	dims  []int // rows: at the axis
