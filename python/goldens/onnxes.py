@@ -336,7 +336,20 @@ def write_ensembles(directory):
         save(directory, "ensemble-" + name, model, "q" * features, rows.astype(float), {"x": rows})
 
 
+def take_truths():
+    """skl2onnx 1.20 hands truths of histogram boosting to onnx as integers, which onnx 1.23 refuses: here they become integers."""
+    make = onnx.helper.make_attribute
+
+    def made(key, value, *more, **named):
+        if isinstance(value, list) and any(isinstance(v, (bool, np.bool_)) for v in value):
+            value = [int(v) for v in value]
+        return make(key, value, *more, **named)
+
+    onnx.helper.make_attribute = made
+
+
 def main(directory):
+    take_truths()
     opset = {"": min(21, skl2onnx.__max_supported_opset__), "ai.onnx.ml": 3}
     old = tuple(int(p) for p in sklearn.__version__.split(".")[:2]) < (1, 4)  # trees take no missing numbers
     for number, (name, classes, estimator, missing) in enumerate(models()):
