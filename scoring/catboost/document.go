@@ -1,6 +1,7 @@
 package catboost
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -29,20 +30,24 @@ type document struct {
 	bias  []float64
 }
 
-// floatFeature is a number with the borders of its splits. CatBoost calls its place among the
-// numbers feature_index and its place in a row flat_feature_index.
+// floatFeature is a number with the borders of its splits.
 type floatFeature struct {
-	index, flat int
-	name        string
-	borders     []float32
-	missing     string // AsIs, AsFalse or AsTrue
+	feature
+	borders []float32
+	missing string // AsIs, AsFalse or AsTrue
 }
 
 // categoryFeature is a text, of which the model knows the hash. values are those that splits ask for.
 type categoryFeature struct {
+	feature
+	values []int32
+}
+
+// feature is what a column of either kind has. CatBoost calls its place among those of its kind
+// feature_index and its place in a row flat_feature_index.
+type feature struct {
 	index, flat int
 	name        string
-	values      []int32
 }
 
 // counterFeature is a number made of how often a combination of values was seen in training, and with
@@ -132,45 +137,37 @@ func (d *document) read(data []byte) error {
 }
 
 func readFloat(r reader) (f floatFeature, err error) {
-	f.index, f.flat = -1, -1
-	var id string
-	err = members{
-		"feature_index":       count(&f.index),
-		"flat_feature_index":  count(&f.flat),
-		"feature_name":        text(&f.name),
-		"feature_id":          text(&id),
+	err = f.read(r, members{
 		"nan_value_treatment": text(&f.missing),
 		"borders":             ascending(&f.borders),
-	}.Read(r)
-	if f.name == "" {
-		f.name = id
-	}
-	if err == nil && f.flat < 0 {
-		err = errors.New("no flat_feature_index")
-	}
+	})
 	return f, err
 }
 
 func readCategory(r reader) (f categoryFeature, err error) {
-	f.index, f.flat = -1, -1
-	var id string
-	err = members{
-		"feature_index":      count(&f.index),
-		"flat_feature_index": count(&f.flat),
-		"feature_name":       text(&f.name),
-		"feature_id":         text(&id),
+	err = f.read(r, members{
 		"values": orNull(func(r reader) (err error) {
 			f.values, err = r.Integers()
 			return err
 		}),
-	}.Read(r)
-	if f.name == "" {
-		f.name = id
-	}
+	})
+	return f, err
+}
+
+// read takes what a column of either kind has; of is what one of its own kind has beside that.
+func (f *feature) read(r reader, of members) error {
+	f.index, f.flat = -1, -1
+	var id string
+	of["feature_index"] = count(&f.index)
+	of["flat_feature_index"] = count(&f.flat)
+	of["feature_name"] = text(&f.name)
+	of["feature_id"] = text(&id)
+	err := of.Read(r)
+	f.name = cmp.Or(f.name, id)
 	if err == nil && f.flat < 0 {
 		err = errors.New("no flat_feature_index")
 	}
-	return f, err
+	return err
 }
 
 func readCounter(r reader) (c counterFeature, err error) {
