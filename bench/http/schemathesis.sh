@@ -45,4 +45,8 @@ if [ -n "${CHURNSTREAM_TEST_BROKERS:-}" ]; then
 	curl -sf -o "$work/answer" -H 'Content-Type: application/json' -d "@$work/customer.json" "$url/v1/predict"
 	await /v1/customers/c-1/score
 fi
-"${SCHEMATHESIS:-schemathesis}" --config-file bench/http/schemathesis.toml run "$url/openapi.json" --workers 1 "$@"
+outcome=0
+"${SCHEMATHESIS:-schemathesis}" --config-file bench/http/schemathesis.toml run "$url/openapi.json" --workers 1 "$@" || outcome=$?
+echo "Answers by route, as the service counts them:"
+curl -sf "$url/metrics" | sed -n 's/^churnstream_http_requests_total//p'
+exit "$outcome"

@@ -53,7 +53,7 @@ type HTTPLimits struct {
 	IdleTimeout    Duration `yaml:"idle_timeout"`    // between two requests of a connection
 	RequestTimeout Duration `yaml:"request_timeout"` // for the work on a request, such as an acknowledgement of Kafka
 	Concurrency    int      `yaml:"concurrency"`     // requests under way; those beyond are answered 503 at once
-	QueueWait      Duration `yaml:"queue_wait"`      // for a processor; who would wait longer is answered 503 at once
+	QueueWait      Duration `yaml:"queue_wait"`      // for a processor; who would wait longer is answered 503
 	RefuseUnread   bool     `yaml:"refuse_unread"`   // predictions without a place are answered 503 before they are parsed; not with TLS
 	Connections    int      `yaml:"connections"`     // open at once; those beyond are closed
 	Streams        int      `yaml:"streams"`         // open score streams

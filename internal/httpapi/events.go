@@ -39,6 +39,10 @@ func (s *Server) registerEvents(in inputSchemas) {
 	})
 }
 
+// furthestAhead is how far in the future an event may be. Kafka takes an hour unless told otherwise
+// (message.timestamp.after.max.ms) by its own clock, and refuses with one record all that are published with it.
+const furthestAhead = 50 * time.Minute
+
 func (s *Server) publishEvents(x *exchange, r *http.Request) {
 	lines := false
 	switch mediaType(r) {
@@ -89,6 +93,9 @@ func (s *Server) eventRecords(body []byte, lines bool, id int32, x *exchange) (r
 		}
 		if err != nil {
 			return newProblem(http.StatusBadRequest, "%s is not JSON: %v", reader.place(), err)
+		}
+		if at := reader.envelope.eventTime; at > x.began.Add(furthestAhead).UnixMilli() {
+			reader.fault(eventTimeField, "is more than %v ahead of this server's clock; Kafka refuses such records", furthestAhead)
 		}
 		if reader.faults == nil && reader.envelope.customer == nil {
 			reader.fault(customerField, "is missing; an event is about a customer")

@@ -58,7 +58,7 @@ func (s *Server) inputSchemas() (inputSchemas, error) {
 	})
 	in.event = build("CustomerEvent", "An event of one customer: the inputs of the model at a time", map[string]*huma.Schema{
 		customerField:  customer("Who it is about: the key of the record."),
-		eventTimeField: {Type: huma.TypeString, Nullable: true, Format: "date-time", Description: "When it happened; without it, now."},
+		eventTimeField: {Type: huma.TypeString, Nullable: true, Format: "date-time", Description: "When it happened; without it, now. No more than 50 minutes in the future."},
 	})
 	event := s.api.OpenAPI().Components.Schemas.Map()["CustomerEvent"]
 	event.Required = append(event.Required, customerField)

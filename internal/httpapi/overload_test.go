@@ -2,9 +2,11 @@ package httpapi
 
 import (
 	"bufio"
+	"maps"
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -62,6 +64,57 @@ func TestWhoWouldWaitTooLongForAProcessorIsRefusedAtOnce(t *testing.T) {
 	})
 }
 
+func TestWhoHasWaitedTooLongForAProcessorIsNotServed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newProcessors(1, 50*time.Millisecond)
+		for range 500 { // it learns that a place is held for a millisecond
+			since, _ := p.enter(true)
+			time.Sleep(time.Millisecond)
+			p.leave(since)
+		}
+		began := time.Now()
+		type end struct {
+			served bool
+			waited time.Duration
+		}
+		ends := map[int]end{}
+		var mu sync.Mutex
+		var all sync.WaitGroup
+		ask := func(i int, refusable bool) {
+			came := time.Now()
+			all.Go(func() {
+				since, ok := p.enter(refusable)
+				mu.Lock()
+				ends[i] = end{ok, time.Since(came)}
+				mu.Unlock()
+				if ok {
+					time.Sleep(30 * time.Millisecond) // and now for thirty
+					p.leave(since)
+				}
+			})
+			synctest.Wait()
+		}
+		for i := range 20 {
+			ask(i, i != 19)
+		}
+		time.Sleep(55*time.Millisecond - time.Since(began))
+		ask(20, true)
+		time.Sleep(10 * time.Millisecond)
+		ask(21, true)
+		all.Wait()
+		want := map[int]end{0: {true, 0}, 1: {true, 30 * time.Millisecond}, 19: {true, 60 * time.Millisecond}, 20: {false, 0}, 21: {true, 25 * time.Millisecond}}
+		for i := 2; i < 19; i++ {
+			want[i] = end{false, 60 * time.Millisecond}
+		}
+		if !maps.Equal(ends, want) {
+			t.Errorf("%v, want %v", ends, want)
+		}
+		if p.busy != 0 || len(p.waiting) != 0 {
+			t.Errorf("%d places are lost, %d wait", p.busy, len(p.waiting))
+		}
+	})
+}
+
 func TestPlacesAreGivenInTheOrderOfThoseWhoWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newProcessors(1, time.Minute)
@@ -93,7 +146,8 @@ func TestPredictionsAreShedWhileTheProcessorsAreTaken(t *testing.T) {
 		taken = append(taken, since)
 	}
 	s.work.mu.Lock()
-	s.work.held = time.Hour
+	s.work.held = 24 * time.Hour
+	s.work.longest = time.Hour
 	s.work.mu.Unlock()
 	first := make(chan int)
 	go func() { // waits: nobody waits before it

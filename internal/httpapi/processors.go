@@ -16,8 +16,15 @@ type processors struct {
 
 	mu      sync.Mutex
 	busy    int
-	waiting []chan struct{} // each gets the place that it waits for
-	held    time.Duration   // a place, on the average of the last ones
+	waiting []waiter
+	held    time.Duration // a place, on the average of the last ones
+}
+
+// waiter waits for a place.
+type waiter struct {
+	turn      chan bool // has room for the answer
+	since     time.Time
+	refusable bool
 }
 
 func newProcessors(limit int, longest time.Duration) *processors {
@@ -31,11 +38,19 @@ func (p *processors) late() bool {
 	return p.lateLocked()
 }
 
+// lateLocked knows by the places before one, and where these are suddenly held longer, by how long the first has waited.
 func (p *processors) lateLocked() bool {
-	return time.Duration(len(p.waiting))*p.held/time.Duration(p.limit) > p.longest
+	return time.Duration(len(p.waiting))*p.held/time.Duration(p.limit) > p.longest ||
+		len(p.waiting) > 0 && p.overdueLocked(p.waiting[0], p.now())
 }
 
-// enter waits for a place. It is false, at once, where a request that may be refused would wait too long.
+// overdueLocked allows for two places before one, so that one may wait where a place is held for longer than longest.
+func (p *processors) overdueLocked(w waiter, now time.Time) bool {
+	return w.refusable && now.Sub(w.since) > p.longest+2*p.held
+}
+
+// enter waits for a place. It is false where a request that may be refused would wait too long, at once, and where it
+// has waited too long, when its turn comes: longest bounds the wait of who gets a place, whatever the machine does.
 func (p *processors) enter(refusable bool) (since time.Time, ok bool) {
 	p.mu.Lock()
 	if p.busy < p.limit {
@@ -47,25 +62,33 @@ func (p *processors) enter(refusable bool) (since time.Time, ok bool) {
 		p.mu.Unlock()
 		return time.Time{}, false
 	}
-	turn := make(chan struct{}, 1)
-	p.waiting = append(p.waiting, turn)
+	turn := make(chan bool, 1)
+	p.waiting = append(p.waiting, waiter{turn, p.now(), refusable})
 	p.mu.Unlock()
-	<-turn
+	if !<-turn {
+		return time.Time{}, false
+	}
 	runtime.Gosched() // else who is woken runs next, and those who have only to be refused would wait behind all the work
 	return p.now(), true
 }
 
-// leave gives the place to who waits longest.
+// leave gives the place to who waits longest, but for those who have waited too long.
 func (p *processors) leave(since time.Time) {
-	held := p.now().Sub(since)
+	now := p.now()
+	held := now.Sub(since)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	// One that the machine held up for long says little of the next ones.
 	p.held += (min(held, 4*p.held+100*time.Microsecond) - p.held) / 32
-	if len(p.waiting) == 0 {
-		p.busy--
-		return
+	gone, given := 0, false
+	for gone < len(p.waiting) && !given {
+		next := p.waiting[gone]
+		gone++
+		given = !p.overdueLocked(next, now)
+		next.turn <- given
 	}
-	p.waiting[0] <- struct{}{} // has room
-	p.waiting = append(p.waiting[:0], p.waiting[1:]...)
+	if !given {
+		p.busy--
+	}
+	p.waiting = append(p.waiting[:0], p.waiting[gone:]...)
 }
