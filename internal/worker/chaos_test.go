@@ -25,6 +25,7 @@ func TestCountsEqualARecountAfterKillsAndRebalances(t *testing.T) {
 		}
 	}
 	e := newEnvironment(t, testkit.Brokers(t), partitions{events: 3, scores: 2, states: 2})
+	e.example = load(t, classed)
 	e.base -= int64(steps+1) * 6000 // six seconds of events a step, none of them in the future
 	e.cfg.Drift.Bucket = config.Duration(time.Second)
 	e.cfg.Fetch.MaxPartitionBytes = 16 << 10 // small batches

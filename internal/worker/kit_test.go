@@ -50,7 +50,15 @@ type example struct {
 	profile *drift.Profile
 }
 
-var trained = sync.OnceValues(func() (*example, error) {
+var (
+	trained = sync.OnceValues(func() (*example, error) { return trainExample("drop: [seen]") })
+	classed = sync.OnceValues(func() (*example, error) {
+		return trainExample("classes: {by: weekdays/1h, zone: Europe/Berlin, time: seen}")
+	})
+)
+
+// trainExample trains with a line more in the specification.
+func trainExample(more string) (*example, error) {
 	const specification = `
 name: example
 version: 1.0.0
@@ -64,7 +72,7 @@ inputs:
 threshold: 0.4
 `
 	var csv strings.Builder
-	csv.WriteString("id,tenure,charges,senior,contract,churn\n")
+	csv.WriteString("id,tenure,charges,senior,contract,churn,seen\n")
 	random := rand.New(rand.NewPCG(1, 1))
 	for i := range 4000 {
 		e := randomEvent(random, i)
@@ -78,9 +86,10 @@ threshold: 0.4
 		if random.Float64() < 1/(1+math.Exp(e.numbers[0]/10-2-e.numbers[2])) {
 			churn = "yes"
 		}
-		fmt.Fprintf(&csv, "%d,%.0f,%s,%.0f,%s,%s\n", i, e.numbers[0], charges, e.numbers[2], contract, churn)
+		seen := time.UnixMilli(int64(i) * 5 * time.Minute.Milliseconds()).UTC().Format(time.RFC3339)
+		fmt.Fprintf(&csv, "%d,%.0f,%s,%.0f,%s,%s,%s\n", i, e.numbers[0], charges, e.numbers[2], contract, churn, seen)
 	}
-	spec, err := train.ParseSpecification([]byte(specification))
+	spec, err := train.ParseSpecification([]byte(specification + more))
 	if err != nil {
 		return nil, err
 	}
@@ -107,9 +116,14 @@ threshold: 0.4
 	}
 	e.profile, err = drift.ReadProfile(bytes.NewReader(e.model.Profile()))
 	return e, err
-})
+}
 
 func loadExample(t testing.TB) *example {
+	t.Helper()
+	return load(t, trained)
+}
+
+func load(t testing.TB, trained func() (*example, error)) *example {
 	t.Helper()
 	e, err := trained()
 	if err != nil {
@@ -770,7 +784,7 @@ func (e *environment) checkCounts() {
 // written last, and sums of floats on the batches.
 func sameCounts(a, b *schemas.DriftState) bool {
 	near := func(x, y float64) bool { return x == y || math.Abs(x-y) <= 1e-9*max(math.Abs(x), math.Abs(y)) }
-	return a.NextOffset == b.NextOffset && a.Groups == b.Groups && slices.Equal(a.SegmentGroups, b.SegmentGroups) &&
+	return a.NextOffset == b.NextOffset && a.Groups == b.Groups && slices.Equal(a.SegmentGroups, b.SegmentGroups) && slices.Equal(a.ClassEvents, b.ClassEvents) &&
 		slices.EqualFunc(a.Counts, b.Counts, slices.Equal[[]uint32]) && slices.EqualFunc(a.Moments, b.Moments, near)
 }
 

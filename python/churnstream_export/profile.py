@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta, timezone
@@ -66,6 +67,7 @@ def profile(
     if classes is not None:
         events = [classes.rows.count(i) for i in range(len(classes.labels))]
         out["classes"] = {"by": classes.by, "zone": classes.zone, "labels": classes.labels, "events": events}
+        _tell_thin(classes.labels, features, out["design_effect"])
     return {**out, "features": features}
 
 
@@ -108,6 +110,18 @@ def _moment(value: Any) -> Any:
     """Numbers are milliseconds since 1970, what has no zone is UTC."""
     at = pd.Timestamp(value, unit="ms") if isinstance(value, (int, float, np.number)) else pd.Timestamp(value)
     return at.tz_localize("UTC") if at.tzinfo is None else at.tz_convert("UTC")
+
+
+def _tell_thin(labels: list[str], features: list[dict[str, Any]], design_effect: float) -> None:
+    """Names the classes of which there are fewer customers than drift asks of a reference: 200 a place but one."""
+    thin = []
+    for i, label in enumerate(labels):
+        few = [f for f in features if sum(f["classes"][i]) / design_effect < 200 * (len(f["places"]) - 1)]
+        if few:
+            thin.append(f"{label!r} for {len(few)} of {len(features)} features")
+    if thin:
+        named = ", ".join(thin[:5]) + (f" and {len(thin) - 5} more" if len(thin) > 5 else "")
+        warnings.warn(f"too few rows in the classes {named}: of windows within them nothing can be said", stacklevel=2)
 
 
 def _classed(feature: dict[str, Any], places: list[int], classes: Classed | None) -> None:
