@@ -340,8 +340,8 @@ func freeze(s *scenario, random *rand.Rand) (*frozen, error) {
 	// shares and events of the whole and of each class, in which slots weigh as they have events
 	whole, events := make([]float64, places), 0.0
 	byClass, classEvents := make([][places]float64, len(out.classes)), make([]float64, len(out.classes))
-	for slot, shares := range weeks {
-		rate := season(slot * 15)
+	for slot := range weeks {
+		rate, shares := brought(weeks, slot, s.spread)
 		events += rate
 		for i, p := range shares {
 			whole[i] += rate * p
@@ -360,6 +360,22 @@ func freeze(s *scenario, random *rand.Rand) (*frozen, error) {
 		out.classes[class] = drift.Expected{Shares: sampled(random, byClass[class][:], customers), Customers: customers}
 	}
 	return out, nil
+}
+
+// brought is how many events a slot has, and their population: those of customers who began up to spread minutes before.
+func brought(weeks [][]float64, slot, spread int) (rate float64, shares []float64) {
+	if len(weeks) == 1 || spread < 15 {
+		return season(slot * 15), weeks[slot]
+	}
+	shares = make([]float64, places)
+	for before := range spread / 15 {
+		begun := (slot - before + len(weeks)) % len(weeks)
+		rate += season(begun * 15)
+		for i, p := range weeks[begun] {
+			shares[i] += season(begun*15) * p
+		}
+	}
+	return rate, normalised(shares)
 }
 
 // class is that of a minute since some Monday.
