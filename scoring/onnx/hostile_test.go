@@ -5,6 +5,7 @@ import (
 	"math"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -276,6 +277,9 @@ func TestFloodsStayWithinTheirSize(t *testing.T) {
 		{"integers", treeWith("nodes_treeids", ints("nodes_treeids", slices.Repeat([]int64{0}, n)...)), false},
 		{"numbers", treeWith("nodes_values", floats("nodes_values", slices.Repeat([]float32{0}, n)...)), false},
 		{"operands", model(aNode("", "Sum", slices.Repeat([]string{"x"}, n), []string{"z"}), treeNode(nil), x, y), true},
+		{"products by one matrix", model(tensor("w", 1, []int64{20_000, 1}, nested(9, make([]byte, 80_000))), repeated(5000, "MatMul", "v", "w"), treeNode(nil), info(11, "v", 1, -1, 20_000), x, y), true},
+		{"reductions of a wide input", model(repeated(5000, "ReduceSum", "w", "a"), tensor("a", 7, []int64{1}, number(7, 1)), treeNode(nil), info(11, "w", 1, -1, 20_000), x, y), false},
+		{"a wide input", model(treeNode(nil), info(11, "w", 1, -1, 30_000), x, y), true},
 		{"a chain", model(chain, treeNode(nil), x, y), true},
 		{"depth", slices.Concat(number(1, 8), deep), false},
 	} {
@@ -298,6 +302,15 @@ func TestFloodsStayWithinTheirSize(t *testing.T) {
 			}
 		})
 	}
+}
+
+// repeated is n nodes that do the same.
+func repeated(n int, op string, in ...string) []byte {
+	var out []byte
+	for i := range n {
+		out = append(out, aNode("", op, in, []string{"r" + strconv.Itoa(i)})...)
+	}
+	return out
 }
 
 // FuzzParse looks for files that panic, that take more memory than ten times their size and 16 MB, or

@@ -42,7 +42,7 @@ func parse(data []byte) (*booster.Model, error) {
 	}
 	b := &builder{
 		operators: operators(), opsets: d.opsets, values: make(map[string]*value), vocabulary: make(map[string]float64),
-		budget: len(data)/4 + 1<<18,
+		budget: len(data)/4 + 1<<19,
 	}
 	e := &engine{}
 	m := &booster.Model{Library: "onnx", Version: strings.TrimSpace(d.producer + " " + d.release), Kind: "graph", Engine: e}
@@ -121,6 +121,9 @@ type input struct {
 
 var _ booster.Engine = (*engine)(nil)
 
+// columnNumbers is how many numbers the memory of a column of the inputs and its name would hold, at least.
+const columnNumbers = 16
+
 // inputs makes a value of every input of the graph that is not an initializer.
 func (b *builder) inputs(g *graph, e *engine, m *booster.Model) error {
 	given := make(map[string]bool)
@@ -149,9 +152,11 @@ func (b *builder) inputs(g *graph, e *engine, m *booster.Model) error {
 		if len(info.dims) < 1 || len(info.dims) > 2 || width < 1 || info.dims[0] > 1 {
 			return fmt.Errorf("input %q: the dimensions %v (-1: not said), want rows of a number of columns that is said", info.name, info.dims)
 		}
-		if width > int64(b.budget) {
+		if width > int64(b.budget/columnNumbers) {
 			return fmt.Errorf("input %q: %d columns are more than is allowed for a file of this size", info.name, width)
 		}
+		b.budget -= int(width) * columnNumbers
+		e.in, m.Names = slices.Grow(e.in, int(width)), slices.Grow(m.Names, int(width))
 		v := ofRows(t, int(width))
 		if len(info.dims) == 1 {
 			v.dims = []int{rows}

@@ -110,6 +110,9 @@ func makeImputeColumn(c *call) ([]*value, operation, error) {
 	case distances.isConstant() || distances.axis != 0 || distances.size() != n || missing.isConstant() || missing.axis != 0 || missing.size() != width || missing.dtype != booleans:
 		return nil, nil, fmt.Errorf("distances of the dimensions %v and missing of %v for %d training rows of %d columns", distances.shape(), missing.shape(), n, width)
 	}
+	if c.budget -= 2 * n; c.budget < 0 {
+		return nil, nil, fmt.Errorf("%d training rows are more than is allowed for a file of this size", n)
+	}
 	for i := range n {
 		if present.constant[i*width+m.column] != 0 {
 			m.donors, m.values = append(m.donors, i), append(m.values, fit.constant[i*width+m.column])

@@ -59,19 +59,19 @@ func (f *frame) rounded(numbers []float64) []float64 {
 	return f.memory
 }
 
-// columns reorders a matrix of r rows so that its columns stand together.
-func columns(m []float64, r int) []float64 {
-	if r == 0 {
-		return nil
+// byColumns reorders a matrix of r rows so that its columns stand together, once for all products by it.
+func (v *value) byColumns(r int) []float64 {
+	if r == 0 || v.columns != nil {
+		return v.columns
 	}
-	width := len(m) / r
-	out := make([]float64, 0, len(m))
+	width := len(v.constant) / r
+	v.columns = make([]float64, 0, len(v.constant))
 	for k := range width {
 		for i := range r {
-			out = append(out, m[i*width+k])
+			v.columns = append(v.columns, v.constant[i*width+k])
 		}
 	}
-	return out
+	return v.columns
 }
 
 func (c *call) product(x *value, p *product, n int) ([]*value, operation, error) {
@@ -96,7 +96,7 @@ func makeMatMul(c *call) ([]*value, operation, error) {
 	if m.constant == nil || len(m.dims) < 1 || len(m.dims) > 2 || m.dims[0] != width || len(x.dims) != 2 {
 		return nil, nil, fmt.Errorf("%v times %v, want rows times a constant matrix", x.shape(), m.shape())
 	}
-	p := &product{double: x.dtype == float64s, weights: columns(m.constant, width), width: width}
+	p := &product{double: x.dtype == float64s, weights: m.byColumns(width), width: width}
 	if len(m.dims) == 2 {
 		return c.product(x, p, m.dims[1])
 	}
@@ -136,7 +136,7 @@ func makeGemm(c *call) ([]*value, operation, error) {
 	p := &product{double: x.dtype == float64s, width: width}
 	in, n := m.dims[0], m.dims[1]
 	if p.weights = m.constant; transB == 0 {
-		p.weights = columns(m.constant, in)
+		p.weights = m.byColumns(in)
 	} else {
 		in, n = n, in
 	}

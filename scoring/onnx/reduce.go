@@ -85,6 +85,9 @@ func (c *call) groups(x *value, axes []int64, keep bool) (out *value, order []in
 			outer[i], outerSteps[i] = 1, 0
 		}
 	}
+	if c.budget -= x.size() / 2; c.budget < 0 {
+		return nil, nil, 0, fmt.Errorf("a reduction of the dimensions %v is more than is allowed for a file of this size", x.shape())
+	}
 	order = walk(append(outer, inner...), append(outerSteps, innerSteps...), 0)
 	return out, order, each, nil
 }

@@ -75,6 +75,7 @@ type value struct {
 
 	slot     int       // of what is computed
 	constant []float64 // else
+	columns  []float64 // of a constant matrix, behind each other, once a product asked for them
 
 	// labels is a sequence of maps: the classes stand for the keys.
 	zipped bool
