@@ -4,7 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"net/http"
+	"net/url"
+	"slices"
 	"strconv"
 	"time"
 	"unicode/utf8"
@@ -189,7 +192,7 @@ func (s *Server) publishFault(x *exchange, err error) *problem {
 }
 
 type streamInput struct {
-	Customer       string   `query:"customer_id" maxLength:"256" doc:"Scores of this customer only"`
+	Customer       string   `query:"customer_id" minLength:"1" maxLength:"256" doc:"Scores of this customer only"`
 	Prediction     Decision `query:"prediction" enum:"churn,retain" doc:"Scores with this decision only"`
 	MinProbability float64  `query:"min_probability" minimum:"0" maximum:"1" doc:"Scores with at least this probability"`
 }
@@ -200,15 +203,36 @@ func (s *Server) registerStream() {
 		Summary: "New scores as server-sent events",
 		Description: "Each event is called score, its data is one score and its id the place in the score topic, partition:offset. Comments keep the connection open. " +
 			"A client that is more than 1,024 scores behind is cut off; it asks for the history of what it missed.",
-		Responses: answer("Scores, until the client leaves", map[string]*huma.Schema{typeEvents: {Type: huma.TypeString}}),
+		Responses: answer("Scores, until the client leaves", map[string]*huma.Schema{typeEvents: {
+			Type: huma.TypeObject, Description: "One event", Properties: map[string]*huma.Schema{
+				"event": {Type: huma.TypeString}, "id": {Type: huma.TypeString}, "data": {Type: huma.TypeString, Description: "A CustomerScore as JSON"},
+			},
+		}}),
 	}, route{scope: scopeRead, free: true}, http.StatusUnprocessableEntity, http.StatusServiceUnavailable),
 		func(_ context.Context, in *streamInput) (*huma.StreamResponse, error) {
 			f := scoreFilter{decision: in.Prediction, minProbability: in.MinProbability}
 			if in.Customer != "" {
 				f.customer = []byte(in.Customer)
 			}
-			return raw(func(x *exchange, r *http.Request) { s.stream(x, r, f) }), nil
+			return raw(func(x *exchange, r *http.Request) {
+				if faults := withoutValue(r.URL.Query()); faults != nil {
+					invalid(faults).write(x)
+					return
+				}
+				s.stream(x, r, f)
+			}), nil
 		})
+}
+
+// withoutValue names parameters that are given and empty: huma takes them for absent, and a filter that is none would let
+// every score through.
+func withoutValue(query url.Values) (faults []*huma.ErrorDetail) {
+	for _, name := range slices.Sorted(maps.Keys(query)) {
+		if slices.Contains(query[name], "") {
+			faults = append(faults, &huma.ErrorDetail{Location: "query." + name, Message: "has no value"})
+		}
+	}
+	return faults
 }
 
 // heartbeat is how often a stream without scores shows that it is alive.
