@@ -67,7 +67,7 @@ func run() int {
 
 // tormentUntilEnough lets the first signal end the faults, so that the round gets its verdict, and the second everything.
 func tormentUntilEnough(first context.Context, args []string) error {
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(context.WithoutCancel(first))
 	defer cancel()
 	go func() {
 		<-first.Done()
