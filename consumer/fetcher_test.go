@@ -339,12 +339,18 @@ func TestMemoryIsSharedAmongPartitions(t *testing.T) {
 	}
 	// One goroutine holds a batch of each partition before it goes on with any of them: what is held
 	// exceeds the limit, and still nobody waits for ever.
-	for range batches {
-		for _, p := range open {
-			if b, err := p.Next(deadline(t)); err != nil || len(b.Records) == 0 {
+	for left := open; len(left) > 0; {
+		var goOn []*Partition
+		for _, p := range left {
+			b, err := p.Next(deadline(t))
+			if err != nil || len(b.Records) == 0 {
 				t.Fatalf("%s: %v", p.TopicPartition, err)
 			}
+			if b.Next < batches { // a piece may hold several
+				goOn = append(goOn, p)
+			}
 		}
+		left = goOn
 	}
 	for _, p := range open {
 		p.Close()

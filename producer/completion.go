@@ -18,7 +18,7 @@ import (
 // transaction complete. An answer that does not come or is refused costs nothing but the hold.
 type completion struct {
 	s       *session
-	limit   time.Duration // after the end, nobody is asked any more
+	limit   time.Duration // nobody is asked later than this after the end, nor waited for longer
 	request kafkawire.Request
 	pending bool      // a transaction has ended and is not known to be complete
 	ended   time.Time // when EndTxn was answered
@@ -63,7 +63,7 @@ func (c *completion) wait(ctx context.Context) error {
 
 // ask says whether the coordinator is still ending the transaction.
 func (c *completion) ask(ctx context.Context) (ending bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, lastLook)
+	ctx, cancel := context.WithTimeout(ctx, c.limit)
 	defer cancel()
 	id := c.s.transactionalID
 	broker, err := c.s.client.Coordinator(ctx, kafkawire.Transaction, id)
