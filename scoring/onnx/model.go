@@ -324,15 +324,19 @@ func (e *engine) run(f *state, rows, out []float64) {
 	}
 }
 
-// logOdds is a margin of a probability. Of 0 and 1 it is one from which the sigmoid makes them again,
-// of what is no probability NaN.
+// roundedOff bounds how far a probability may lie outside of 0 to 1. Votes of a forest that all agree are added up in
+// float32, each addition off by up to 2^-25 in the same direction.
+const roundedOff = 1e-5
+
+// logOdds is a margin of a probability. Of 0 and 1, and of what rounding left just outside of them, it is one from which
+// the sigmoid makes them again, of what is no probability NaN.
 func logOdds(p float64) float64 {
 	switch {
-	case !(p >= 0 && p <= 1):
+	case !(p >= -roundedOff && p <= 1+roundedOff):
 		return math.NaN()
-	case p == 0:
+	case p <= 0:
 		return -800
-	case p == 1:
+	case p >= 1:
 		return 40
 	}
 	return math.Log(p / (1 - p))
