@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/churnstream/churnstream/internal/config"
@@ -200,36 +201,43 @@ const (
 	whole                  // its headers are here
 )
 
-// frameOf reads the headers that text begins with.
+// frameOf reads the headers that text begins with. They are whole only where net/http takes them, too: what it would
+// refuse and close the connection for is foreign, as is what another reader could divide in another way.
 func frameOf(text []byte) (f requestFrame, found finding) {
 	line, rest, found := cutHeader(text)
 	if found != whole {
 		return f, found
 	}
-	if !bytes.HasSuffix(line, []byte(" HTTP/1.1")) {
+	method, target, ok := requestLine(line)
+	if !ok {
 		return f, foreign
 	}
-	if target, post := bytes.CutPrefix(line, []byte("POST /v1/predict")); post {
-		f.prediction = target[0] == ' ' || target[0] == '?'
-	}
-	measured := false
+	path, _, _ := bytes.Cut(target, []byte("?"))
+	f.prediction = string(method) == http.MethodPost && string(path) == "/v1/predict"
+	measured, hosted := false, false
 	for {
 		if line, rest, found = cutHeader(rest); found != whole {
 			return f, found
 		}
 		if len(line) == 0 {
+			if !hosted {
+				return f, foreign
+			}
 			f.head = int64(len(text) - len(rest))
 			return f, whole
 		}
-		colon := bytes.IndexByte(line, ':')
-		if colon <= 0 || line[0] == ' ' || line[0] == '\t' || line[colon-1] == ' ' || line[colon-1] == '\t' {
+		name, value, ok := headerField(line)
+		if !ok {
 			return f, foreign
 		}
-		name, value := line[:colon], bytes.Trim(line[colon+1:], " \t")
 		switch {
-		case len(name) < len("Expect") || len(name) > len("Transfer-Encoding"):
+		case len(name) < len("Host") || len(name) > len("Transfer-Encoding"):
+		case bytes.EqualFold(name, []byte("Host")):
+			if hosted || len(value) == 0 || !consistsOf(value, isHostByte) {
+				return f, foreign
+			}
+			hosted = true
 		case bytes.EqualFold(name, []byte("Content-Length")):
-			var ok bool
 			if f.body, ok = length(value); !ok || measured {
 				return f, foreign
 			}
@@ -247,6 +255,62 @@ func frameOf(text []byte) (f requestFrame, found finding) {
 		}
 	}
 }
+
+// requestLine divides a line of a method in capitals, a path with or without a query, and HTTP/1.1, by one space each.
+func requestLine(line []byte) (method, target []byte, ok bool) {
+	method, target, _ = bytes.Cut(line, []byte(" "))
+	target, ok = bytes.CutSuffix(target, []byte(" HTTP/1.1"))
+	if !ok || len(method) == 0 || len(target) == 0 || target[0] != '/' || !consistsOf(method, isCapital) || !consistsOf(target, isVisible) {
+		return nil, nil, false
+	}
+	for rest := target; ; rest = rest[3:] {
+		at := bytes.IndexByte(rest, '%')
+		if at < 0 {
+			return method, target, true
+		}
+		if rest = rest[at:]; len(rest) < 3 || !isHex(rest[1]) || !isHex(rest[2]) {
+			return nil, nil, false
+		}
+	}
+}
+
+// headerField divides a line into a name, which must be a token, and a value, which must be free of control bytes other
+// than tabs (RFC 9110, sections 5.1 and 5.5).
+func headerField(line []byte) (name, value []byte, ok bool) {
+	name, value, ok = bytes.Cut(line, []byte(":"))
+	if !ok || len(name) == 0 || !consistsOf(name, isTokenByte) || !consistsOf(value, isValueByte) {
+		return nil, nil, false
+	}
+	return name, bytes.Trim(value, " \t"), true
+}
+
+func consistsOf(text []byte, kind func(byte) bool) bool {
+	for _, c := range text {
+		if !kind(c) {
+			return false
+		}
+	}
+	return true
+}
+
+func isCapital(c byte) bool { return 'A' <= c && c <= 'Z' }
+
+func isVisible(c byte) bool { return '!' <= c && c <= '~' }
+
+func isValueByte(c byte) bool { return c >= ' ' && c != 0x7f || c == '\t' }
+
+func isHex(c byte) bool { return isDigit(c) || 'a' <= c|0x20 && c|0x20 <= 'f' }
+
+func isDigit(c byte) bool { return '0' <= c && c <= '9' }
+
+func isAlphanumeric(c byte) bool { return isDigit(c) || 'a' <= c|0x20 && c|0x20 <= 'z' }
+
+func isTokenByte(c byte) bool {
+	return isAlphanumeric(c) || c == '-' || strings.IndexByte("!#$%&'*+.^_`|~", c) >= 0
+}
+
+// isHostByte is for the bytes of a name, an address and a port.
+func isHostByte(c byte) bool { return isAlphanumeric(c) || strings.IndexByte(".-_:[]", c) >= 0 }
 
 // cutHeader gives the line that text begins with, which must end in CRLF.
 func cutHeader(text []byte) (line, rest []byte, found finding) {
@@ -266,7 +330,7 @@ func length(text []byte) (n int64, ok bool) {
 		return 0, false
 	}
 	for _, c := range text {
-		if c < '0' || c > '9' {
+		if !isDigit(c) {
 			return 0, false
 		}
 		n = 10*n + int64(c-'0')

@@ -189,6 +189,72 @@ func TestPredictionsWithoutAPlaceAreRefusedUnread(t *testing.T) {
 	}
 }
 
+func TestWhatNetHTTPClosesAConnectionForIsNotRefusedUnread(t *testing.T) {
+	plain := single("body", "")
+	line := func(l string) string { return strings.Replace(plain, "POST /v1/predict HTTP/1.1", l, 1) }
+	length := func(name string) string { return strings.Replace(plain, "Content-Length", name, 1) }
+	host := func(fields string) string { return strings.Replace(plain, "Host: a\r\n", fields, 1) }
+	for name, c := range map[string]struct {
+		request string
+		taken   bool // net/http takes it
+	}{
+		"a vertical tab in a name":            {length("Content-Length\x0b"), false},
+		"a NUL in a name":                     {length("Content-Length\x00"), false},
+		"a byte beyond ASCII in a name":       {length("Content-Length\xa0"), false},
+		"a quoted name":                       {length(`"Content-Length"`), false},
+		"a name of two words":                 {length("Content Length"), false},
+		"a bare CR in a value":                {single("body", "X-A: a\rContent-Length: 9\r\n"), false},
+		"a CR at the end of a value":          {single("body", "X-A: a\r\r\n"), false},
+		"a NUL in a value":                    {single("body", "X-A: a\x00b\r\n"), false},
+		"a DEL in a value":                    {single("body", "X-A: a\x7fb\r\n"), false},
+		"an escape in the request id":         {single("body", "X-Request-Id: a\x1b\r\n"), false},
+		"no host":                             {host(""), false},
+		"two hosts":                           {host("Host: a\r\nHost: a\r\n"), false},
+		"two hosts in other cases":            {host("Host: a\r\nhOST: b\r\n"), false},
+		"a host with a space":                 {host("Host: a b\r\n"), false},
+		"a host with a slash":                 {host("Host: a/b\r\n"), false},
+		"an empty host":                       {host("Host:\r\n"), true},
+		"four words":                          {line("POST /v1/predict /x y HTTP/1.1"), false},
+		"two spaces":                          {line("POST /v1/predict  HTTP/1.1"), false},
+		"a control byte in the query":         {line("POST /v1/predict?\x01%zz HTTP/1.1"), false},
+		"a bad escape in the query":           {line("POST /v1/predict?%zz HTTP/1.1"), true},
+		"an escape that the query ends in":    {line("POST /v1/predict?a=%4 HTTP/1.1"), true},
+		"a byte beyond ASCII in the query":    {line("POST /v1/predict?\xa0 HTTP/1.1"), true},
+		"a bare CR in the query":              {line("POST /v1/predict?a\rb HTTP/1.1"), false},
+		"a bare CR before the version":        {line("POST /v1/predict?\r HTTP/1.1"), false},
+		"a bare CR at the end of the line":    {line("POST /v1/predict HTTP/1.1\r"), false},
+		"a tab for a space":                   {line("POST\t/v1/predict HTTP/1.1"), false},
+		"a line that ends in LF alone":        {strings.Replace(plain, "Host: a\r\n", "Host: a\n", 1), true},
+		"a header that goes on in a new line": {single("body", "X-A: a\r\n b\r\n"), true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if frame, found := frameOf([]byte(c.request)); found != foreign {
+				t.Errorf("%+v, %v", frame, found)
+			}
+			synctest.Test(t, func(t *testing.T) {
+				g := guard(t)
+				defer g.end()
+				w := g.dial(t)
+				defer w.Close()
+				g.full.Store(true)
+				answer := w.ask(t, c.request+single("behind", ""))
+				if want := map[bool]string{true: "200 ", false: "400 "}[c.taken]; !strings.HasPrefix(answer, want) {
+					t.Errorf("%q, want %s", answer, want)
+				}
+				if n := g.refused.Load(); n != 0 {
+					t.Errorf("%d refused unread", n)
+				}
+				if c.taken {
+					return
+				}
+				if _, err := w.from.ReadByte(); !errors.Is(err, io.EOF) {
+					t.Errorf("what is behind it is read as a request: %v", err)
+				}
+			})
+		})
+	}
+}
+
 func TestWhatIsInsideOfARequestIsNotRefused(t *testing.T) {
 	inside := single("x", "")
 	for name, segments := range map[string][]string{
@@ -428,7 +494,7 @@ func TestAServerWithoutPlacesRefusesUnreadAndCounts(t *testing.T) {
 func FuzzFrame(f *testing.F) {
 	for _, seed := range []string{
 		single("body", ""), single("", "X-Request-Id: a\r\n"), "GET / HTTP/1.1\r\nHost: a\r\n\r\n", single("body", "Transfer-Encoding: chunked\r\n"),
-		single("body", "content-length: 4\r\n"), single("body", " folded\r\n"), single("body", "Content-Length : 4\r\n"), "POST /v1/predict?a HTTP/1.1\r\nContent-Length:\t4\t\r\n\r\nbody", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+		single("body", "content-length: 4\r\n"), single("body", " folded\r\n"), single("body", "Content-Length : 4\r\n"), "POST /v1/predict?a HTTP/1.1\r\nHost: a\r\nContent-Length:\t4\t\r\n\r\nbody", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
 	} {
 		f.Add([]byte(seed))
 	}
@@ -443,12 +509,15 @@ func FuzzFrame(f *testing.F) {
 		from := bufio.NewReaderSize(bytes.NewReader(text), len(text)+16)
 		r, err := http.ReadRequest(from)
 		if err != nil {
-			return // net/http closes such a connection
+			t.Fatalf("%q: %+v, and net/http refuses it: %v", text, frame, err)
+		}
+		if r.Host == "" {
+			t.Fatalf("%q: %+v, and net/http would miss its host", text, frame)
 		}
 		if head := int64(len(text) - from.Buffered()); head != frame.head || r.ContentLength != frame.body || r.TransferEncoding != nil || r.Close {
 			t.Fatalf("%q: %+v, to net/http %d and %d, %v, %v", text, frame, head, r.ContentLength, r.TransferEncoding, r.Close)
 		}
-		if frame.prediction != (r.Method == http.MethodPost && r.URL.Path == "/v1/predict") && !strings.Contains(r.RequestURI, "%") {
+		if is := r.Method == http.MethodPost && r.URL.Path == "/v1/predict"; frame.prediction != is && (!is || r.URL.RawPath == "") {
 			t.Fatalf("%q: %+v, to net/http %s %s", text, frame, r.Method, r.URL)
 		}
 	})
