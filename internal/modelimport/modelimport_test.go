@@ -123,6 +123,83 @@ func TestImportedModelsScoreAsTheirFiles(t *testing.T) {
 	}
 }
 
+const stump = `tree
+version=v4
+num_class=1
+num_tree_per_iteration=1
+max_feature_idx=1
+objective=binary sigmoid:1
+feature_names=%s
+feature_infos=none none
+tree_sizes=1
+
+Tree=0
+num_leaves=2
+num_cat=0
+split_feature=1
+threshold=0.5
+decision_type=2
+left_child=-1
+right_child=-2
+leaf_value=-1 2
+leaf_count=3 1
+internal_count=4
+
+end of trees
+`
+
+// TestInputsAreCalledAsInTheRows: the rows that an artefact was made of score by it as by the file.
+func TestInputsAreCalledAsInTheRows(t *testing.T) {
+	for _, c := range []struct {
+		names, rows, want string
+		format            modelscore.Format
+	}{
+		{"a days_active", "days active,a\n1,0\n0,0\n", "a,days active", modelscore.CSV},
+		{"a days_active", `{"days active":1,"a":0}` + "\n" + `{"a":0}` + "\n", "a,days active", modelscore.JSONL},
+		{"Column_0 Column_1", "f1,f0\n1,0\n0,0\n", "f0,f1", modelscore.CSV},
+		{"a b", "b,a\n1,0\n0,0\n", "a,b", modelscore.CSV},
+	} {
+		t.Run(c.names+" "+string(c.format), func(t *testing.T) {
+			cfg := config()
+			cfg.Format = c.format
+			a, err := modelimport.Import([]byte(strings.Replace(stump, "%s", c.names, 1)), strings.NewReader(c.rows), cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			dir := filepath.Join(t.TempDir(), "model")
+			if _, err := scoring.WriteArtefact(dir, *a); err != nil {
+				t.Fatal(err)
+			}
+			loaded, _, err := artefact.Load(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var names []string
+			for _, in := range loaded.Contract().Inputs {
+				names = append(names, in.Name)
+			}
+			if got := strings.Join(names, ","); got != c.want {
+				t.Errorf("inputs %s, want %s", got, c.want)
+			}
+			var out bytes.Buffer
+			if _, err := modelscore.Run(context.Background(), loaded, strings.NewReader(c.rows), &out, modelscore.Options{Format: c.format}); err != nil {
+				t.Fatal(err)
+			}
+			var margins []float64
+			for d := json.NewDecoder(&out); d.More(); {
+				var l struct{ Margin float64 }
+				if err := d.Decode(&l); err != nil {
+					t.Fatal(err)
+				}
+				margins = append(margins, l.Margin)
+			}
+			if len(margins) != 2 || margins[0] != 2 || margins[1] != -1 {
+				t.Errorf("margins %v, want 2 and -1", margins)
+			}
+		})
+	}
+}
+
 type line struct {
 	Margin        json.RawMessage `json:"margin"`
 	Probability   json.RawMessage `json:"probability"`

@@ -26,7 +26,7 @@ func Compare(ctx context.Context, from, to *scoring.Model, in io.Reader, o Optio
 			return nil, fmt.Errorf("compare rows: input %d is the %s %q against the %s %q; only models of the same inputs can be compared by rows", i, a.Kind, a.Name, b.Kind, b.Name)
 		}
 	}
-	next, err := tabular.Open(in, string(o.Format), contract)
+	table, err := tabular.Open(in, string(o.Format), contract, tabular.Naming{})
 	if err != nil {
 		return nil, fmt.Errorf("compare rows: %w", err)
 	}
@@ -35,7 +35,7 @@ func Compare(ctx context.Context, from, to *scoring.Model, in io.Reader, o Optio
 	var p, q scoring.Results
 	diff := &scoring.RowsDiff{At: -1}
 	for {
-		err := next(rows)
+		err := table.Read(rows)
 		if err != nil && !errors.Is(err, io.EOF) {
 			return nil, fmt.Errorf("compare rows: %w", err)
 		}

@@ -1,10 +1,7 @@
 package modelscore
 
 import (
-	"bytes"
 	"context"
-	"encoding/csv"
-	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -23,7 +20,8 @@ const batchNumbers = 1 << 18
 
 // RunFile scores rows by a model as its library saved it. It is like Run, but that the model declares
 // neither ranges nor what may be missing: every input may, and a number is any finite one. A column
-// is matched by the name of an input, f0, f1, … when the model has none.
+// is matched by the name of an input, f0, f1, … when the model has none; those of LightGBM also where it
+// changed a space or made up Column_0, ….
 //
 // A model with one output gives margin and probability, or prediction if its link gives no
 // probability. With several, margin and probabilities (or prediction) are lists, contributions a
@@ -36,11 +34,11 @@ func RunFile(ctx context.Context, m *booster.Model, in io.Reader, out io.Writer,
 	if err != nil {
 		return 0, err
 	}
-	next, err := reader(m, w.contract, in, o.Format)
+	table, err := tabular.Open(in, string(o.Format), w.contract, naming(m))
 	if err != nil {
 		return 0, fmt.Errorf("score rows: %w", err)
 	}
-	return w.run(ctx, next, w.batch, max(1, min(batchRows, batchNumbers/max(1, m.Engine.Features()))), w.flush)
+	return w.run(ctx, table.Read, w.batch, max(1, min(batchRows, batchNumbers/max(1, m.Engine.Features()))), w.flush)
 }
 
 // contractOf declares the inputs of a model. A category that the library replaced by a code without
@@ -57,68 +55,27 @@ func contractOf(m *booster.Model) schemas.Contract {
 	return c
 }
 
-// reader gives the function that appends the next row.
-func reader(m *booster.Model, contract schemas.Contract, in io.Reader, format Format) (func(*schemas.Rows) error, error) {
-	if format != CSV {
-		return tabular.Open(in, string(format), contract)
+// naming says what else a file of rows may call the inputs. LightGBM writes a space of a name as an underscore, and calls
+// inputs without names Column_0, Column_1, …
+func naming(m *booster.Model) tabular.Naming {
+	var n tabular.Naming
+	if m.Names == nil {
+		n.Hint = "; the model has no names of its inputs: call them f0, f1, …, in the order that it was trained on"
 	}
-	header, in, err := peekHeader(in)
-	if err != nil {
-		return nil, err
+	if m.Library != "lightgbm" {
+		return n
 	}
-	columns := make(map[schemas.Input]string, len(contract.Inputs))
-	var absent []string
-	for i, input := range contract.Inputs {
-		name, ok := columnOf(input.Name, i, header)
-		if !ok {
-			absent = append(absent, input.Name)
+	n.Alias = func(column string) string {
+		if strings.Contains(column, " ") {
+			return strings.ReplaceAll(column, " ", "_")
 		}
-		columns[input] = name
-	}
-	if len(absent) > 0 {
-		some := absent[:min(len(absent), 10)]
-		hint := ""
-		if m.Names == nil {
-			hint = "; the model has no names of its inputs: call the columns f0, f1, …, in the order that it was trained on"
+		number, ok := strings.CutPrefix(column, "f")
+		if i, err := strconv.Atoi(number); ok && err == nil && i >= 0 && i < m.Engine.Features() && m.Name(i) == "Column_"+number {
+			return m.Name(i)
 		}
-		return nil, fmt.Errorf("header line: %d of the model's %d inputs have no column: %q%s", len(absent), len(contract.Inputs), some, hint)
+		return ""
 	}
-	t, err := tabular.NewReader(in, contract, func(input schemas.Input) string { return columns[input] })
-	if err != nil {
-		return nil, err
-	}
-	return t.Read, nil
-}
-
-// columnOf finds the column of an input. LightGBM writes a space of a name as an underscore, and
-// calls inputs without names Column_0, Column_1, …
-func columnOf(name string, i int, header []string) (string, bool) {
-	if slices.Contains(header, name) {
-		return name, true
-	}
-	for _, column := range header {
-		if strings.Contains(column, " ") && strings.ReplaceAll(column, " ", "_") == name {
-			return column, true
-		}
-	}
-	if plain := "f" + strconv.Itoa(i); name == "Column_"+strconv.Itoa(i) && slices.Contains(header, plain) {
-		return plain, true
-	}
-	return "", false
-}
-
-// peekHeader reads the names of the columns and gives a reader that begins with them again.
-func peekHeader(in io.Reader) ([]string, io.Reader, error) {
-	var read bytes.Buffer
-	header, err := csv.NewReader(io.TeeReader(in, &read)).Read()
-	if errors.Is(err, io.EOF) {
-		return nil, nil, errors.New("no header line: the first line must name the columns")
-	}
-	if err != nil {
-		return nil, nil, fmt.Errorf("header line: %w", err)
-	}
-	header[0] = strings.TrimPrefix(header[0], "\ufeff")
-	return header, io.MultiReader(&read, in), nil
+	return n
 }
 
 // fileWriter scores batches by a library's model and writes their lines.

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/parquet-go/parquet-go"
+
 	"github.com/churnstream/churnstream/internal/golden"
 	"github.com/churnstream/churnstream/internal/modelscore"
 	"github.com/churnstream/churnstream/scoring/booster"
@@ -214,6 +216,10 @@ func TestColumnsOfAFileAreMatchedByName(t *testing.T) {
 		{"a byte order mark", "a b", "\ufeffb,a\n1,0\n", ""},
 		{"a column that is absent", "a b", "a\n0\n", `1 of the model's 2 inputs have no column: ["b"]`},
 		{"a text in the place of a number", "a b", "b,a\nmany,0\n", `column "b"`},
+		{"two columns for one input", "a b_c_d", "b c_d,b_c d,a\n1,1,0\n", `"b c_d" and "b_c d" can both be the input "b_c_d"`},
+		{"a name before what it may stand for", "a days_active", "days active,days_active,a\nleft alone,1,0\n", ""},
+		{"a number that is not how LightGBM writes it", "Column_0 Column_1", "f0,f01\n0,1\n", `["Column_1"]`},
+		{"an input called f1 beside f0", "f1 b", "f1,b\n0,1\n", ""},
 		{"two inputs of one name", "a a", "a\n1\n", `two inputs named "a"`},
 		{"an empty file", "a b", "", "no header line"},
 	} {
@@ -240,17 +246,60 @@ func TestColumnsOfAFileAreMatchedByName(t *testing.T) {
 }
 
 func TestLinesOfJSONAreScoredByAFile(t *testing.T) {
-	m, err := modelfile.Parse([]byte(strings.Replace(stump, "%s", "a b", 1)))
-	if err != nil {
+	for _, c := range []struct {
+		name, names, rows, margins, fault string
+	}{
+		{"its names", "a b", `{"b":1} {"a":null,"b":0.5} {}`, "2 -1 -1", ""}, // missing counts as 0 where training saw nothing missing
+		{"a space that became an underscore", "a days_active", `{"a":0} {"days active":1} {"a":0,"days active":0}`, "-1 2 -1", ""},
+		{"a name before what it may stand for", "a days_active", `{"a":0,"days active":"left alone","days_active":1}`, "2", ""},
+		{"no names", "Column_0 Column_1", `{"f1":1,"f0":0} {"f1":null}`, "2 -1", ""},
+		{"a key that no row has", "a b", `{"a":1} {"c":1,"a":1}`, "-1 -1", `1 of the model's 2 inputs have no key in any row (write null for a missing value): ["b"]`},
+		{"nothing", "a b", `{}`, "-1", `2 of the model's 2 inputs have no key in any row (write null for a missing value): ["a" "b"]`},
+		{"two keys for one input", "a b_c_d", `{"a":1,"b c_d":1,"b_c d":1}`, "", `"b c_d" and "b_c d" can both be the input "b_c_d"`},
+		{"another name from row to row", "a b_c", `{"a":1,"b_c":1} {"a":1,"b c":1}`, "2", `row 1 (line 2): "b c" and "b_c" can both be the input "b_c"`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			m, err := modelfile.Parse([]byte(strings.Replace(stump, "%s", c.names, 1)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			lines, err := scoreFile(t, m, strings.ReplaceAll(c.rows, "} {", "}\n{"), modelscore.Options{Format: modelscore.JSONL})
+			if c.fault == "" && err != nil || c.fault != "" && (err == nil || !strings.Contains(err.Error(), c.fault)) {
+				t.Errorf("error %v, want %q", err, c.fault)
+			}
+			var margins []string
+			for _, l := range lines {
+				margins = append(margins, string(l.Margin))
+			}
+			if got := strings.Join(margins, " "); got != c.margins {
+				t.Errorf("margins %s, want %s", got, c.margins)
+			}
+		})
+	}
+}
+
+func TestColumnsOfParquetAreMatchedAsThoseOfCSV(t *testing.T) {
+	type row struct {
+		A    float64 `parquet:"a"`
+		Days float64 `parquet:"days active"`
+	}
+	var file bytes.Buffer
+	if err := parquet.Write(&file, []row{{0, 1}}); err != nil {
 		t.Fatal(err)
 	}
-	lines, err := scoreFile(t, m, `{"b":1}`+"\n"+`{"a":null,"b":0.5}`+"\n"+`{}`+"\n", modelscore.Options{Format: modelscore.JSONL})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i, want := range []string{"2", "-1", "-1"} { // missing counts as 0 where training saw nothing missing
-		if string(lines[i].Margin) != want {
-			t.Errorf("row %d: margin %s, want %s", i, lines[i].Margin, want)
+	for names, fault := range map[string]string{"a days_active": "", "a days": `Parquet file: 1 of the model's 2 inputs have no column: ["days"]`} {
+		m, err := modelfile.Parse([]byte(strings.Replace(stump, "%s", names, 1)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines, err := scoreFile(t, m, file.String(), modelscore.Options{Format: modelscore.Parquet})
+		switch {
+		case fault != "":
+			if err == nil || !strings.Contains(err.Error(), fault) {
+				t.Errorf("error %v, want %q", err, fault)
+			}
+		case err != nil || len(lines) != 1 || string(lines[0].Margin) != "2":
+			t.Errorf("lines %+v and error %v, want one with margin 2", lines, err)
 		}
 	}
 }

@@ -51,8 +51,9 @@ const batchRows = 256
 //
 // row counts from 0. Contributions are by input, one-hot columns added up, and by "a*b" where the model
 // mixes inputs into one column; together with bias they make the margin. A model of more than two
-// classes gives lists by class: margin, probabilities (in the place of probability), contributions. An empty cell, null or an absent name is a missing value. A value that cannot be
-// converted, is out of its declared range, or is missing where it may not be, ends the run with an
+// classes gives lists by class: margin, probabilities (in the place of probability), contributions. An empty cell, null or a key that an object lacks is a missing
+// value; an input that the header line or the schema lacks is an error, and so is one that none of the objects had, after the
+// last. A value that cannot be converted, is out of its declared range, or is missing where it may not be, ends the run with an
 // error that names row and column; the rows before it have been written. It returns the number of
 // rows written.
 func Run(ctx context.Context, m *scoring.Model, in io.Reader, out io.Writer, o Options) (rows int, err error) {
@@ -71,11 +72,11 @@ func Run(ctx context.Context, m *scoring.Model, in io.Reader, out io.Writer, o O
 			return 0, err
 		}
 	}
-	next, err := tabular.Open(in, string(o.Format), m.Contract())
+	table, err := tabular.Open(in, string(o.Format), m.Contract(), tabular.Naming{})
 	if err != nil {
 		return 0, fmt.Errorf("score rows: %w", err)
 	}
-	return w.run(ctx, next, w.batch, batchRows, w.flush)
+	return w.run(ctx, table.Read, w.batch, batchRows, w.flush)
 }
 
 // writer scores batches and writes their lines.

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/parquet-go/parquet-go"
+
 	"github.com/churnstream/churnstream/internal/modelscore"
 	"github.com/churnstream/churnstream/internal/telco"
 	"github.com/churnstream/churnstream/internal/train"
@@ -141,7 +143,10 @@ func TestBadRowsAreNamedAfterTheGoodOnesWereWritten(t *testing.T) {
 		{"text in a number", header + "\n" + good + "x,20.5,100" + rest, modelscore.CSV, `row 1 (line 3), column "tenure": "x" is not a finite number`, 1},
 		{"a required cell empty", header + "\n" + good + good + "1,,100" + rest, modelscore.CSV, `row 2 (line 4), column "MonthlyCharges": the value is missing`, 2},
 		{"out of range", header + "\n-1,1,100" + rest, modelscore.CSV, `row 0 (line 2), column "tenure": -1 is below`, 0},
-		{"a column missing", strings.Replace(header, "tenure", "tenures", 1) + "\n" + good, modelscore.CSV, `no column "tenure"`, 0},
+		{"a column missing", strings.Replace(header, "tenure", "tenures", 1) + "\n" + good, modelscore.CSV, `header line: 1 of the model's 19 inputs have no column: ["tenure"]`, 0},
+		{"a column missing of an input that may be missing", strings.Replace(header, "TotalCharges", "Totals", 1) + "\n" + good, modelscore.CSV, `1 of the model's 19 inputs have no column: ["TotalCharges"]`, 0},
+		{"JSON: a key in no row", goodJSON + goodJSON, modelscore.JSONL, `1 of the model's 19 inputs have no key in any row (write null for a missing value): ["TotalCharges"]`, 2},
+		{"Parquet: a column missing", totals(t), modelscore.Parquet, `Parquet file: 18 of the model's 19 inputs have no column: ["MonthlyCharges" "TotalCharges"`, 0},
 		{"no boolean", header + "\n5,20.5,100" + strings.Replace(rest, "Yes", "Perhaps", 1), modelscore.CSV, `column "Partner": "Perhaps" is not a boolean`, 0},
 		{"nothing", "", modelscore.CSV, "no header line", 0},
 		{"JSON: text in a number", goodJSON + `{"tenure":"5","MonthlyCharges":20.5,` + restJSON, modelscore.JSONL, `row 1 (line 2): input "tenure": "5" is not a number`, 1},
@@ -165,6 +170,46 @@ func TestBadRowsAreNamedAfterTheGoodOnesWereWritten(t *testing.T) {
 				t.Errorf("%d rows written, want %d", len(lines), c.written)
 			}
 		})
+	}
+}
+
+// totals is a Parquet file of one column.
+func totals(t *testing.T) string {
+	t.Helper()
+	type row struct {
+		Tenure float64 `parquet:"tenure"`
+	}
+	var file bytes.Buffer
+	if err := parquet.Write(&file, []row{{1}}); err != nil {
+		t.Fatal(err)
+	}
+	return file.String()
+}
+
+// TestAKeyOfLaterRowsIsEnough: an object may leave out what is missing.
+func TestAKeyOfLaterRowsIsEnough(t *testing.T) {
+	row := `{"tenure":5,"MonthlyCharges":20.5,` + restJSON
+	for _, last := range []string{strings.Replace(row, "{", `{"TotalCharges":null,`, 1), strings.Replace(row, "{", `{"TotalCharges":1,`, 1)} {
+		lines, err := score(t, telcoModel(t), strings.NewReader(row+last), modelscore.Options{Format: modelscore.JSONL})
+		if err != nil || len(lines) != 2 {
+			t.Errorf("%d lines and %v", len(lines), err)
+		}
+	}
+	if lines, err := score(t, telcoModel(t), strings.NewReader("\n"), modelscore.Options{Format: modelscore.JSONL}); err != nil || len(lines) != 0 {
+		t.Errorf("no rows: %d lines and %v", len(lines), err)
+	}
+}
+
+func TestModelsAreNotComparedByRowsWithoutAnInput(t *testing.T) {
+	m := telcoModel(t)
+	for format, rows := range map[modelscore.Format]string{
+		modelscore.CSV:   strings.Replace(header, "TotalCharges", "Totals", 1) + "\n5,20.5,100" + rest,
+		modelscore.JSONL: `{"tenure":5,"MonthlyCharges":20.5,` + restJSON,
+	} {
+		_, err := modelscore.Compare(context.Background(), m, m, strings.NewReader(rows), modelscore.Options{Format: format})
+		if err == nil || !strings.Contains(err.Error(), `["TotalCharges"]`) {
+			t.Errorf("%s: error %v", format, err)
+		}
 	}
 }
 

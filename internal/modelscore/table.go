@@ -5,13 +5,14 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/churnstream/churnstream/internal/tabular"
 	"github.com/churnstream/churnstream/schemas"
 	"github.com/churnstream/churnstream/scoring/booster"
 )
 
 // Table is rows for a model as its library saved it, all of them in memory.
 type Table struct {
-	Contract schemas.Contract
+	Contract schemas.Contract // the inputs under the names that the rows have
 	Rows     *schemas.Rows
 	Numbers  []float64 // what the model's engine takes: Contract's inputs row by row, categories as codes
 }
@@ -19,16 +20,21 @@ type Table struct {
 // ReadTable reads rows as RunFile does.
 func ReadTable(m *booster.Model, in io.Reader, format Format) (*Table, error) {
 	t := &Table{Contract: contractOf(m)}
-	next, err := reader(m, t.Contract, in, format)
+	rows, err := tabular.Open(in, string(format), t.Contract, naming(m))
 	if err != nil {
 		return nil, fmt.Errorf("read rows: %w", err)
 	}
 	t.Rows = schemas.NewRows(len(t.Contract.Inputs), 1)
 	for err == nil {
-		err = next(t.Rows)
+		err = rows.Read(t.Rows)
 	}
 	if !errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("read rows: %w", err)
+	}
+	if t.Rows.Len() > 0 {
+		for i, name := range rows.Names() {
+			t.Contract.Inputs[i].Name = name
+		}
 	}
 	coders := make(map[int]*codes, len(m.Categories))
 	for i, c := range m.Categories {

@@ -23,6 +23,7 @@ type Lines struct {
 	scanner  *bufio.Scanner
 	contract schemas.Contract
 	fields   map[string]json.RawMessage // of the row read last
+	match    *match                     // nil: an input that no object has is a missing value
 	row      int
 	line     int
 }
@@ -39,6 +40,11 @@ func NewLines(r io.Reader, contract schemas.Contract) *Lines {
 func (l *Lines) Read(rows *schemas.Rows) error {
 	text, err := l.next()
 	if errors.Is(err, io.EOF) {
+		if l.match != nil && l.row >= 0 {
+			if absent := l.match.absent("JSON lines", "key in any row (write null for a missing value)"); absent != nil {
+				return absent
+			}
+		}
 		return io.EOF
 	}
 	if err == nil {
@@ -106,6 +112,11 @@ func (l *Lines) read(text []byte, rows *schemas.Rows) error {
 	}
 	if members != len(l.fields) {
 		return fmt.Errorf("the key %q occurs twice in the object; which of the values is meant cannot be known", repeated(text))
+	}
+	if l.match != nil {
+		if err := l.match.keys(l.fields); err != nil {
+			return err
+		}
 	}
 	if err := l.contract.ReadJSON(rows, l.fields); err != nil {
 		return err

@@ -46,6 +46,15 @@ type parquetColumn struct {
 // NewParquet opens a Parquet file. All columns that are missing or of a type that no input can be
 // made of are named at once.
 func NewParquet(in io.Reader, contract schemas.Contract) (*Parquet, error) {
+	p, err := newParquet(in)
+	if err != nil {
+		return nil, err
+	}
+	return p, p.bind(contract)
+}
+
+// newParquet opens a Parquet file and finds its columns.
+func newParquet(in io.Reader) (*Parquet, error) {
 	at, size, err := randomAccess(in)
 	if err != nil {
 		return nil, err
@@ -54,8 +63,23 @@ func NewParquet(in io.Reader, contract schemas.Contract) (*Parquet, error) {
 	if err != nil {
 		return nil, fmt.Errorf("not a Parquet file that can be read: %w", err)
 	}
-	p := &Parquet{file: file, inputs: contract.Inputs, buffer: make([]parquet.Row, 64), row: -1}
-	return p, p.match(file)
+	p := &Parquet{file: file, buffer: make([]parquet.Row, 64), row: -1, leaves: make(map[string]*parquet.Column)}
+	var walk func(c *parquet.Column, prefix string)
+	walk = func(c *parquet.Column, prefix string) {
+		for _, child := range c.Columns() {
+			name := prefix + child.Name()
+			if child.Leaf() {
+				p.leaves[name] = child
+				for len(p.columns) <= child.Index() {
+					p.columns = append(p.columns, parquetColumn{input: -1})
+				}
+				continue
+			}
+			walk(child, name+".")
+		}
+	}
+	walk(file.Root(), "")
+	return p, nil
 }
 
 func randomAccess(in io.Reader) (io.ReaderAt, int64, error) {
@@ -74,29 +98,13 @@ func randomAccess(in io.Reader) (io.ReaderAt, int64, error) {
 	return bytes.NewReader(data), int64(len(data)), nil
 }
 
-// match finds the column of each input.
-func (p *Parquet) match(file *parquet.File) error {
-	leaves := make(map[string]*parquet.Column)
-	var walk func(c *parquet.Column, prefix string)
-	walk = func(c *parquet.Column, prefix string) {
-		for _, child := range c.Columns() {
-			name := prefix + child.Name()
-			if child.Leaf() {
-				leaves[name] = child
-				for len(p.columns) <= child.Index() {
-					p.columns = append(p.columns, parquetColumn{input: -1})
-				}
-				continue
-			}
-			walk(child, name+".")
-		}
-	}
-	walk(file.Root(), "")
-	p.leaves = leaves
+// bind finds the column of each input.
+func (p *Parquet) bind(contract schemas.Contract) error {
+	p.inputs = contract.Inputs
 	var faults []error
 	for i := range p.inputs {
 		in := &p.inputs[i]
-		leaf, ok := leaves[in.Name]
+		leaf, ok := p.leaves[in.Name]
 		switch {
 		case !ok && in.Nullable:
 			continue

@@ -43,6 +43,15 @@ type Reader struct {
 // called like the input. Columns that no input reads are left to [Reader.Cell]. All columns that
 // are missing are named at once.
 func NewReader(r io.Reader, contract schemas.Contract, columnOf func(schemas.Input) string) (*Reader, error) {
+	t, err := newReader(r)
+	if err != nil {
+		return nil, err
+	}
+	return t, t.bind(contract, columnOf)
+}
+
+// newReader reads the header line.
+func newReader(r io.Reader) (*Reader, error) {
 	c := csv.NewReader(r)
 	c.ReuseRecord = true
 	header, err := c.Read()
@@ -52,7 +61,7 @@ func NewReader(r io.Reader, contract schemas.Contract, columnOf func(schemas.Inp
 	if err != nil {
 		return nil, fmt.Errorf("header line: %w", err)
 	}
-	t := &Reader{csv: c, header: make(map[string]int, len(header)), inputs: contract.Inputs, row: -1}
+	t := &Reader{csv: c, header: make(map[string]int, len(header)), row: -1}
 	for i, name := range header {
 		if i == 0 {
 			name = strings.TrimPrefix(name, "\ufeff")
@@ -63,6 +72,12 @@ func NewReader(r io.Reader, contract schemas.Contract, columnOf func(schemas.Inp
 		t.header[name] = i
 		t.names = append(t.names, strings.Clone(name))
 	}
+	return t, nil
+}
+
+// bind finds the column of each input.
+func (t *Reader) bind(contract schemas.Contract, columnOf func(schemas.Input) string) error {
+	t.inputs = contract.Inputs
 	var absent []error
 	for _, in := range contract.Inputs {
 		name := in.Name
@@ -78,7 +93,7 @@ func NewReader(r io.Reader, contract schemas.Contract, columnOf func(schemas.Inp
 		}
 		t.columns = append(t.columns, at)
 	}
-	return t, errors.Join(absent...)
+	return errors.Join(absent...)
 }
 
 // Columns returns the names in the header line.
