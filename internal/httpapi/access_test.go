@@ -209,7 +209,7 @@ func TestKeysAreRotatedWithoutARestart(t *testing.T) {
 	fresh, freshLine := newKey(t, "crm", "", "predict")
 	path := filepath.Join(t.TempDir(), "keys")
 	writeKeys(t, path, oldLine)
-	k, err := openKeyring(path)
+	k, err := openKeyring(path, func(error) {})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -237,6 +237,72 @@ func TestKeysAreRotatedWithoutARestart(t *testing.T) {
 	}
 }
 
+func TestAKeysFileThatIsAwayForAMomentIsInForceAgain(t *testing.T) {
+	key, line := newKey(t, "crm", "", "predict")
+	other, otherLine := newKey(t, "crm", "", "predict")
+	path := filepath.Join(t.TempDir(), "keys")
+	writeKeys(t, path, line)
+	s := start(t, nil, func(c *config.HTTP) { c.Auth.KeysFile = path })
+	now := time.Now()
+	s.auth.keys.now = func() time.Time { return now }
+	ready := func(want ...string) { // no request carries a key: an idle server notices, too
+		t.Helper()
+		now = now.Add(lookEvery)
+		r := s.do(t, "GET", "/readyz", "", "")
+		if (r.status == 200) != (want == nil) {
+			t.Errorf("%d: %s", r.status, r.body)
+		}
+		for _, w := range want {
+			if !strings.Contains(string(r.body), w) {
+				t.Errorf("no %q in %s", w, r.body)
+			}
+		}
+		if strings.Contains(string(r.body), path) || strings.Contains(string(r.body), "secret") {
+			t.Errorf("the answer tells too much: %s", r.body)
+		}
+	}
+	admits := func(key string, want int) {
+		t.Helper()
+		if r := s.do(t, "POST", "/v1/predict", typeJSON, customerJSON(t, 0), "X-API-Key", key); r.status != want {
+			t.Errorf("%d, want %d", r.status, want)
+		}
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ready()
+	if err := os.Rename(path, path+".away"); err != nil {
+		t.Fatal(err)
+	}
+	ready("no such file")
+	ready("no such file")
+	admits(key, 200)
+	if err := os.Rename(path+".away", path); err != nil { // its time and size are as before
+		t.Fatal(err)
+	}
+	ready()
+	writeKeys(t, path, line, "secret predict", "", "cs1_secret predict "+line)
+	ready("line 2, 4")
+	ready("line 2, 4")
+	admits(key, 200)
+	writeKeys(t, path, otherLine) // of the same size, and of the same time
+	if err := os.Chtimes(path, info.ModTime(), info.ModTime()); err != nil {
+		t.Fatal(err)
+	}
+	ready()
+	admits(other, 200)
+	admits(key, 401)
+	for _, cause := range []string{"no such file", "line 2: 2 fields"} {
+		if n := strings.Count(s.log.String(), cause); n != 1 {
+			t.Errorf("%q is %d times in the log: %s", cause, n, s.log.String())
+		}
+	}
+	if strings.Contains(s.log.String(), "cs1_secret") {
+		t.Error("the log holds a key that was written into the file")
+	}
+}
+
 func TestFilesOfKeysNameTheirFaults(t *testing.T) {
 	_, line := newKey(t, "crm", "", "predict")
 	hash := strings.Fields(line)[2]
@@ -246,6 +312,7 @@ func TestFilesOfKeysNameTheirFaults(t *testing.T) {
 		"crm write " + hash:                    "not one of the scopes",
 		"crm predict " + hash[:63]:             "64 hexadecimal",
 		"crm predict cs1_abc":                  "never write the key itself",
+		"cs1_abc predict " + hash:              "never write the key itself",
 		"c/m predict " + hash:                  "not a name",
 		"crm predict " + hash + " never":       "not a day",
 		line + "\n" + line:                     "same key",

@@ -496,7 +496,7 @@ func (s *Server) header(run *batchRun) ([]int, *problem) {
 		return nil, s.batchProblem(run.x, err, 0)
 	}
 	run.from.rows = 0
-	names, err := csv.NewReader(bytes.NewReader(c.text)).Read()
+	names, err := csv.NewReader(bytes.NewReader(bytes.TrimPrefix(c.text, []byte("\ufeff")))).Read() // spreadsheets write a byte order mark
 	if err != nil {
 		return nil, s.batchProblem(run.x, err, 0)
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"maps"
+	"math"
 	"net/http"
 	"net/url"
 	"slices"
@@ -215,7 +216,11 @@ func (s *Server) registerStream() {
 				f.customer = []byte(in.Customer)
 			}
 			return raw(func(x *exchange, r *http.Request) {
-				if faults := withoutValue(r.URL.Query()); faults != nil {
+				faults := withoutValue(r.URL.Query())
+				if math.IsNaN(in.MinProbability) { // neither below a minimum nor above a maximum
+					faults = append(faults, &huma.ErrorDetail{Location: "query.min_probability", Message: "is not a number"})
+				}
+				if faults != nil {
 					invalid(faults).write(x)
 					return
 				}

@@ -463,6 +463,7 @@ func TestAStreamSendsTheScoresThatAreWanted(t *testing.T) {
 		break
 	}
 	wantProblem(t, s.do(t, "GET", "/v1/stream?prediction=maybe", "", ""), 422)
+	wantProblem(t, s.do(t, "GET", "/v1/stream?min_probability=NaN", "", ""), 422)
 	r := s.do(t, "GET", "/v1/stream?prediction=&min_probability=", "", "")
 	wantProblem(t, r, 422)
 	if !strings.Contains(string(r.body), "query.prediction") || !strings.Contains(string(r.body), "query.min_probability") {

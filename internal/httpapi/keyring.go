@@ -13,8 +13,10 @@ import (
 	"os"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/churnstream/churnstream/internal/config"
@@ -36,82 +38,120 @@ type apiKey struct {
 // a client changes to a new key before the old one is taken away. It is safe for concurrent use.
 type keyring struct {
 	path string
+	warn func(error) // of a refusal that is new
 	now  func() time.Time
 
 	mu      sync.Mutex
 	keys    []apiKey
-	stamp   fileStamp
+	text    []byte // that keys are from
 	looked  time.Time
 	refusal error // of the file as it is now; the keys before it go on
-}
-
-// fileStamp tells whether a file changed.
-type fileStamp struct {
-	modified time.Time
-	size     int64
-}
-
-func stampOf(path string) (fileStamp, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return fileStamp{}, err
-	}
-	return fileStamp{info.ModTime(), info.Size()}, nil
 }
 
 // lookEvery is how long a changed file of keys or certificates may stay unnoticed.
 const lookEvery = 2 * time.Second
 
-func openKeyring(path string) (*keyring, error) {
-	k := &keyring{path: path, now: time.Now}
+func openKeyring(path string, warn func(error)) (*keyring, error) {
+	k := &keyring{path: path, warn: warn, now: time.Now}
 	if err := k.readLocked(); err != nil {
 		return nil, fmt.Errorf("http.auth.keys_file: %w", err)
 	}
 	return k, nil
 }
 
+// readLocked compares the text itself: a file system's times can stand still between two changes.
 func (k *keyring) readLocked() error {
-	stamp, err := stampOf(k.path)
-	if err != nil {
-		return err
-	}
 	text, err := os.ReadFile(k.path)
 	if err != nil {
 		return err
+	}
+	if k.keys != nil && bytes.Equal(text, k.text) {
+		return nil
 	}
 	keys, err := parseKeys(text)
 	if err != nil {
 		return fmt.Errorf("%s: %w", k.path, err)
 	}
-	k.keys, k.stamp = keys, stamp
+	k.keys, k.text = keys, text
 	return nil
 }
 
-// fault is what is wrong with the file since it was last right.
+// fault is what is wrong with the file now.
 func (k *keyring) fault() error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.refusal
+	_, refusal := k.look()
+	return refusal
 }
 
-func (k *keyring) current() []apiKey {
+// look gives the keys in force, and what is wrong with the file that should have given them.
+func (k *keyring) look() ([]apiKey, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if now := k.now(); now.Sub(k.looked) >= lookEvery {
 		k.looked = now
-		if stamp, err := stampOf(k.path); err != nil {
-			k.refusal = err
-		} else if stamp != k.stamp {
-			k.refusal = k.readLocked()
+		before := k.refusal
+		if k.refusal = k.readLocked(); k.refusal != nil && (before == nil || before.Error() != k.refusal.Error()) {
+			k.warn(k.refusal)
 		}
 	}
-	return k.keys
+	return k.keys, k.refusal
+}
+
+// faultWithoutContent names the cause of a refusal for whoever asks: neither the path nor anything that the file holds.
+func faultWithoutContent(refusal error) string {
+	var lines faultyLines
+	var system syscall.Errno
+	switch {
+	case errors.As(refusal, &lines):
+		return lines.places()
+	case errors.As(refusal, &system):
+		return system.Error()
+	default:
+		return "it cannot be read"
+	}
+}
+
+// faultyLines are the faults of a keys file, in order.
+type faultyLines []lineFault
+
+type lineFault struct {
+	line int // from 1; 0: the whole file
+	err  error
+}
+
+func (f faultyLines) Error() string {
+	var b strings.Builder
+	for i, fault := range f {
+		if i > 0 {
+			b.WriteByte('\n')
+		}
+		if fault.line > 0 {
+			fmt.Fprintf(&b, "line %d: ", fault.line)
+		}
+		b.WriteString(fault.err.Error())
+	}
+	return b.String()
+}
+
+// places names at most the first five lines.
+func (f faultyLines) places() string {
+	var lines []string
+	for _, fault := range f {
+		if fault.line == 0 {
+			return fault.err.Error()
+		}
+		if len(lines) == 5 {
+			lines = append(lines, "…")
+			break
+		}
+		lines = append(lines, strconv.Itoa(fault.line))
+	}
+	return "line " + strings.Join(lines, ", ")
 }
 
 func (k *keyring) principal(secret string) (*principal, error) {
 	hash := sha256.Sum256([]byte(secret))
 	var found *apiKey
-	keys := k.current()
+	keys, _ := k.look()   // those before a refusal go on
 	for i := range keys { // all of them, whichever fits
 		if subtle.ConstantTimeCompare(hash[:], keys[i].hash[:]) == 1 {
 			found = &keys[i]
@@ -132,7 +172,7 @@ var principalName = regexp.MustCompile(`^[a-zA-Z0-9._-]{1,64}$`)
 // fault at once.
 func parseKeys(text []byte) ([]apiKey, error) {
 	var keys []apiKey
-	var faults []error
+	var faults faultyLines
 	lines := bufio.NewScanner(bytes.NewReader(text))
 	for n := 1; lines.Scan(); n++ {
 		line, _, _ := strings.Cut(lines.Text(), "#")
@@ -142,27 +182,33 @@ func parseKeys(text []byte) ([]apiKey, error) {
 		}
 		key, err := parseKey(fields)
 		if err != nil {
-			faults = append(faults, fmt.Errorf("line %d: %w", n, err))
+			faults = append(faults, lineFault{n, err})
 			continue
 		}
 		if slices.ContainsFunc(keys, func(other apiKey) bool { return other.hash == key.hash }) {
-			faults = append(faults, fmt.Errorf("line %d: the same key as on an earlier line", n))
+			faults = append(faults, lineFault{n, errors.New("the same key as on an earlier line")})
 			continue
 		}
 		keys = append(keys, key)
 	}
 	if err := lines.Err(); err != nil {
-		faults = append(faults, err)
+		faults = append(faults, lineFault{0, err})
 	}
 	if len(keys) == 0 && len(faults) == 0 {
-		faults = append(faults, errors.New("holds no key; `churnstream apikey` makes one"))
+		faults = append(faults, lineFault{0, errors.New("holds no key; `churnstream apikey` makes one")})
 	}
-	return keys, errors.Join(faults...)
+	if len(faults) > 0 {
+		return nil, faults
+	}
+	return keys, nil
 }
 
 func parseKey(fields []string) (apiKey, error) {
 	if len(fields) < 3 || len(fields) > 4 {
 		return apiKey{}, fmt.Errorf("%d fields; want name, scopes, hash and perhaps the day of expiry, as `churnstream apikey` writes them", len(fields))
+	}
+	if slices.ContainsFunc(fields, func(f string) bool { return strings.HasPrefix(f, keyPrefix) }) { // not to be told on
+		return apiKey{}, errors.New("a key itself; never write the key itself here, but its hash as `churnstream apikey` does")
 	}
 	key := apiKey{name: fields[0]}
 	if !principalName.MatchString(key.name) {

@@ -272,7 +272,7 @@ func (s *Server) registerProbes() {
 		Responses: answer("Metrics in the format that was asked for", map[string]*huma.Schema{
 			"text/plain": {Type: huma.TypeString}, "application/openmetrics-text": {Type: huma.TypeString},
 		}),
-	}, route{scope: scopeRead}, http.StatusUnprocessableEntity), func(context.Context, *struct{}) (*huma.StreamResponse, error) {
+	}, route{scope: scopeRead, free: true}, http.StatusUnprocessableEntity), func(context.Context, *struct{}) (*huma.StreamResponse, error) {
 		return raw(func(x *exchange, r *http.Request) { metrics.ServeHTTP(x, r) }), nil
 	})
 }
@@ -282,8 +282,10 @@ func (s *Server) ready() admin.Status {
 	if s.kafka != nil {
 		status.Reasons = s.kafka.waits()
 	}
-	if s.auth.keys != nil && s.auth.keys.fault() != nil {
-		status.Reasons = append(status.Reasons, "the file of API keys cannot be used; the keys before it are in force")
+	if s.auth.keys != nil {
+		if err := s.auth.keys.fault(); err != nil {
+			status.Reasons = append(status.Reasons, "the file of API keys cannot be used ("+faultWithoutContent(err)+"; the log says more); the keys before it are in force")
+		}
 	}
 	if s.deps.Ready != nil {
 		status.Reasons = append(status.Reasons, s.deps.Ready().Reasons...)

@@ -180,6 +180,25 @@ func TestPredictionsAreShedWhileTheProcessorsAreTaken(t *testing.T) {
 	}
 }
 
+func TestMetricsAreReadWhileSlowSendersHoldAllPlaces(t *testing.T) {
+	s := start(t, nil, func(c *config.HTTP) { c.Limits.Concurrency = 2 })
+	for range 2 {
+		c, err := net.Dial("tcp", s.Addr())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if _, err := c.Write([]byte("POST /v1/predict HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	testkit.Eventually(t, 10*time.Second, s.full, "all places are taken")
+	wantProblem(t, s.do(t, "GET", "/v1/metadata", "", ""), 503)
+	if r := s.do(t, "GET", "/metrics", "", ""); r.status != 200 || !strings.Contains(string(r.body), `churnstream_http_refused_total{reason="shed"} 1`) {
+		t.Errorf("%d: %s", r.status, r.body)
+	}
+}
+
 func TestConnectionsBeyondTheLimitAreClosed(t *testing.T) {
 	s := start(t, nil, func(c *config.HTTP) { c.Limits.Connections = 2 })
 	s.http.CloseIdleConnections()

@@ -78,6 +78,11 @@ func TestProbabilitiesAreThoseOfModelScoreBitByBit(t *testing.T) {
 			t.Errorf("%s: %+v", how, end)
 		}
 	}
+	marked := "\ufeff\"" + strings.Replace(table.String(), ",", "\",", 1) // and the first name in quotes, as spreadsheets write it
+	r := s.do(t, "POST", "/v1/predict:batch", typeCSV, marked)
+	if all := slices.Collect(strings.Lines(string(r.body))); decode[BatchEnd](t, []byte(all[len(all)-1])) != (BatchEnd{Rows: rows}) {
+		t.Errorf("with a byte order mark: %s", all[len(all)-1])
+	}
 	for row := range 50 {
 		for range 2 { // scored, then from the cache
 			p := decode[Prediction](t, s.do(t, "POST", "/v1/predict", typeJSON, customerJSON(t, row)).body)

@@ -42,14 +42,15 @@ type authenticator struct {
 	certScopes   []scope
 }
 
-func newAuthenticator(cfg config.HTTP) (*authenticator, error) {
+// newAuthenticator tells warn, once, of each way in which the keys file becomes unusable later.
+func newAuthenticator(cfg config.HTTP, warn func(error)) (*authenticator, error) {
 	a := &authenticator{certificates: cfg.TLS.ClientCAFile != ""}
 	for _, s := range cfg.TLS.ClientScopes {
 		a.certScopes = append(a.certScopes, scope(s))
 	}
 	if cfg.Auth.KeysFile != "" {
 		var err error
-		if a.keys, err = openKeyring(cfg.Auth.KeysFile); err != nil {
+		if a.keys, err = openKeyring(cfg.Auth.KeysFile, warn); err != nil {
 			return nil, err
 		}
 	}

@@ -98,7 +98,9 @@ func New(cfg config.HTTP, deps Dependencies) (s *Server, err error) {
 	s.work = newProcessors(runtime.GOMAXPROCS(0), cfg.Limits.QueueWait.Std())
 	s.shed = newShedder(s.metrics.refused.WithLabelValues("shed").Inc)
 	s.chunks.New = func() any { return &chunk{done: make(chan struct{}, 1)} }
-	if s.auth, err = newAuthenticator(cfg); err != nil {
+	if s.auth, err = newAuthenticator(cfg, func(err error) {
+		s.log.Error().Err(err).Msg("the file of API keys cannot be used; the keys before it are in force")
+	}); err != nil {
 		return nil, err
 	}
 	tlsConfig, err := serverTLS(cfg.TLS)
@@ -130,7 +132,7 @@ func New(cfg config.HTTP, deps Dependencies) (s *Server, err error) {
 	}
 	s.http = &http.Server{
 		Handler:           s,
-		ReadHeaderTimeout: min(headerTimeout, cfg.Limits.ReadTimeout.Std()),
+		ReadHeaderTimeout: headersWithin(cfg.Limits),
 		ReadTimeout:       cfg.Limits.ReadTimeout.Std(),
 		WriteTimeout:      cfg.Limits.WriteTimeout.Std(),
 		IdleTimeout:       cfg.Limits.IdleTimeout.Std(),
@@ -141,8 +143,10 @@ func New(cfg config.HTTP, deps Dependencies) (s *Server, err error) {
 	return s, nil
 }
 
-// headerTimeout is how long the headers of a request may take.
-const headerTimeout = 5 * time.Second
+// headersWithin is how long the headers of a request may take.
+func headersWithin(limits config.HTTPLimits) time.Duration {
+	return min(5*time.Second, limits.ReadTimeout.Std())
+}
 
 // publishes says whether predictions go to a topic.
 func (s *Server) publishes() bool {
@@ -510,6 +514,20 @@ func serverTLS(cfg config.HTTPTLS) (*tls.Config, error) {
 		t.ClientAuth = tls.VerifyClientCertIfGiven // whoever has none needs another credential
 	}
 	return t, nil
+}
+
+// fileStamp tells whether a file changed.
+type fileStamp struct {
+	modified time.Time
+	size     int64
+}
+
+func stampOf(path string) (fileStamp, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return fileStamp{}, err
+	}
+	return fileStamp{info.ModTime(), info.Size()}, nil
 }
 
 // certificate is that of the server, safe for concurrent use.

@@ -2,9 +2,11 @@ package httpapi
 
 import (
 	"bytes"
+	"errors"
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -22,7 +24,8 @@ type turnstile struct {
 	counts  func(took time.Duration)
 	head    []byte // of the answer, up to the value of its X-Request-Id
 	rest    []byte
-	largest int64 // body
+	largest int64         // body
+	headers time.Duration // for those of a request, from its first byte on
 	write   time.Duration
 	idle    time.Duration
 }
@@ -31,7 +34,7 @@ type turnstile struct {
 func newTurnstile(limits config.HTTPLimits, shed *shedder, full func() bool, counts func(took time.Duration)) *turnstile {
 	return &turnstile{
 		full: full, shed: shed, counts: counts,
-		largest: limits.BodyBytes, write: limits.WriteTimeout.Std(), idle: limits.IdleTimeout.Std(),
+		largest: limits.BodyBytes, headers: headersWithin(limits), write: limits.WriteTimeout.Std(), idle: limits.IdleTimeout.Std(),
 		head: []byte("HTTP/1.1 503 Service Unavailable\r\nCache-Control: no-store\r\nContent-Length: " + strconv.Itoa(len(shed.problem)) +
 			"\r\nContent-Type: " + typeProblem + "\r\nRetry-After: 1\r\nX-Content-Type-Options: nosniff\r\nX-Request-Id: "),
 		rest: append([]byte("\r\n\r\n"), shed.problem...),
@@ -130,10 +133,11 @@ func (c *turnstileConn) readAhead(p []byte) (int, error) {
 
 // readBeginning reads until something is for net/http.
 func (c *turnstileConn) readBeginning(p []byte) (int, error) {
+	timed := !c.known // the headers have their limit of time; net/http sets that of the first request
 	for have := 0; ; {
 		n, err := c.read(p[have:])
 		if have += n; err != nil {
-			if have == 0 {
+			if have == 0 || errors.Is(err, os.ErrDeadlineExceeded) { // net/http would begin to count anew
 				return 0, err
 			}
 			c.left = lost
@@ -151,8 +155,9 @@ func (c *turnstileConn) readBeginning(p []byte) (int, error) {
 		left := frame.head + frame.body - int64(have)
 		switch {
 		case found == partial && have < len(p):
-			if c.known { // else net/http's limit is in force
-				if err := c.SetReadDeadline(time.Now().Add(headerTimeout)); err != nil {
+			if !timed {
+				timed = true
+				if err := c.SetReadDeadline(time.Now().Add(c.turnstile.headers)); err != nil {
 					return 0, err
 				}
 			}
@@ -166,7 +171,7 @@ func (c *turnstileConn) readBeginning(p []byte) (int, error) {
 			if err := c.refuse(frame); err != nil {
 				return 0, err
 			}
-			c.drop, have = left, 0
+			c.drop, have, timed = left, 0, false
 		}
 	}
 }

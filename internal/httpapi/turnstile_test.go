@@ -427,6 +427,52 @@ func TestAConnectionThatIsRefusedForLongStaysOpen(t *testing.T) {
 	})
 }
 
+func TestHeadersThatComeByteByByteHaveOneLimitOfTime(t *testing.T) {
+	for name, ask := range map[string]func(*testing.T, *wire){
+		"after an answer": func(*testing.T, *wire) {},
+		"after a refusal": func(t *testing.T, w *wire) {
+			if got := w.ask(t, single("body", "")); !strings.HasPrefix(got, "503") {
+				t.Fatal(got)
+			}
+		},
+		"after a refusal whose body came late": func(t *testing.T, w *wire) {
+			text := single("body", "")
+			if got := w.ask(t, text[:len(text)-4]); !strings.HasPrefix(got, "503") {
+				t.Fatal(got)
+			}
+			time.Sleep(10 * time.Second)
+			if _, err := w.Write([]byte(text[len(text)-4:])); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				g := guard(t)
+				defer g.end()
+				w := g.dial(t)
+				defer w.Close()
+				g.full.Store(true)
+				ask(t, w)
+				time.Sleep(time.Minute) // between requests there is more time
+				began := time.Now()
+				for _, b := range []byte(single("body", "")) {
+					if _, err := w.Write([]byte{b}); err != nil {
+						break
+					}
+					time.Sleep(3 * time.Second)
+				}
+				if took := time.Since(began); took > 6*time.Second {
+					t.Errorf("the headers may take %v", took)
+				}
+				if _, err := w.from.ReadByte(); !errors.Is(err, io.EOF) {
+					t.Errorf("the connection is open: %v", err)
+				}
+			})
+		})
+	}
+}
+
 func TestOneRefusalASecondGoesToAdmissionForTheLog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := guard(t)
