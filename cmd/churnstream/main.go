@@ -51,6 +51,9 @@ func run(ctx context.Context, args []string, s streams) int {
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
 	if fault := out.err(); fault != nil && (err == nil || errors.Is(err, errors.Unwrap(fault))) {
+		if errors.Is(fault, syscall.EPIPE) {
+			return exitFailed // such as head, whose reader knows that it took no more
+		}
 		err = &failure{exitFailed, fault}
 	}
 	if err == nil {

@@ -55,3 +55,24 @@ func TestModelImportMakesAnArtefactThatScoresAsTheFile(t *testing.T) {
 		t.Errorf("the artefact gives\n%s, the file\n%s", byArtefact, byFile)
 	}
 }
+
+// TestAReaderThatGoesAwayIsNotToldOf: of standard output, as head does.
+func TestAReaderThatGoesAwayIsNotToldOf(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "booster.txt")
+	if err := os.WriteFile(file, []byte(tinyBooster), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	read, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer write.Close()
+	if err := read.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var faults bytes.Buffer
+	code := run(t.Context(), []string{"model", "score", "--model", file, "--format", "csv"}, streams{bytes.NewBufferString("tenure\n1\n"), write, &faults, nil})
+	if code != exitFailed || faults.Len() > 0 {
+		t.Errorf("exit code %d and %q, want %d and nothing", code, faults.String(), exitFailed)
+	}
+}
