@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/churnstream/churnstream/internal/config"
+	"github.com/churnstream/churnstream/internal/httpapi"
 	"github.com/churnstream/churnstream/internal/worker"
 )
 
@@ -55,6 +56,9 @@ artefact and the files of credentials, and names every fault. Nothing is contact
 			use, err := open(path, s)
 			if err != nil {
 				return err
+			}
+			if err := httpapi.CheckFiles(use.cfg.HTTP); err != nil { // else only what serves would find it
+				return unusable(err)
 			}
 			model, cfg := use.model, use.cfg
 			fmt.Fprintf(cmd.OutOrStdout(), "ok: %s@%s, %d inputs, group %s, %s\n", model.Name(), model.Version(), len(model.Contract().Inputs), cfg.Group.ID, cfg.Delivery)

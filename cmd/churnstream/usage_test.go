@@ -150,6 +150,16 @@ func TestCheckAndRunRefuseTheSame(t *testing.T) {
 	}
 }
 
+func TestCheckNamesTheFilesThatServeWouldRefuse(t *testing.T) {
+	dir := trained(t)
+	path, absent := filepath.Join(t.TempDir(), "churnstream.yaml"), filepath.Join(dir, "absent")
+	put(t, path, "model: "+filepath.Join(dir, "model")+"\nhttp: {listen: \"127.0.0.1:0\", auth: {keys_file: "+absent+"}, tls: {cert_file: "+absent+"-cert, key_file: "+absent+"-key}}\n")
+	code, out, errs := runCommand(t, "config", "check", "-c", path)
+	if code != exitUsage || !strings.Contains(errs, "http.auth.keys_file: ") || !strings.Contains(errs, "http.tls.cert_file") {
+		t.Errorf("exit %d: %s%s", code, out, errs)
+	}
+}
+
 func TestAMisspeltVariableIsWarnedOf(t *testing.T) {
 	var out, errs strings.Builder
 	run(t.Context(), []string{"config", "print"}, streams{strings.NewReader(""), &out, &errs, []string{"CHURNSTREAM_TOPIC_EVENTS=x", "CHURNSTREAM_SERVICE_HOST=y"}})

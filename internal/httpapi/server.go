@@ -516,6 +516,16 @@ func serverTLS(cfg config.HTTPTLS) (*tls.Config, error) {
 	return t, nil
 }
 
+// CheckFiles names every file of credentials that New would refuse.
+func CheckFiles(cfg config.HTTP) error {
+	var keys error
+	if cfg.Auth.KeysFile != "" {
+		_, keys = openKeyring(cfg.Auth.KeysFile, func(error) {})
+	}
+	_, certificates := serverTLS(cfg.TLS)
+	return errors.Join(keys, certificates)
+}
+
 // fileStamp tells whether a file changed.
 type fileStamp struct {
 	modified time.Time
