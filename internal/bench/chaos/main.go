@@ -70,7 +70,11 @@ func tormentUntilEnough(first context.Context, args []string) error {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(first))
 	defer cancel()
 	go func() {
-		<-first.Done()
+		select {
+		case <-first.Done():
+		case <-ctx.Done(): // it has ended by itself
+			return
+		}
 		fmt.Fprintln(os.Stderr, "chaos: no further faults; a second signal ends without a verdict")
 		again, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 		defer stop()
