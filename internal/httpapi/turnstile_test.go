@@ -94,6 +94,18 @@ func (g *guarded) dial(t *testing.T) *wire {
 	return w
 }
 
+// behindTurnstile runs a test in virtual time, with a connection that had its first answer.
+func behindTurnstile(t *testing.T, test func(t *testing.T, g *guarded, w *wire)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		g := guard(t)
+		defer g.end()
+		w := g.dial(t)
+		defer w.Close()
+		test(t, g, w)
+	})
+}
+
 // wire is a client that writes what it is given.
 type wire struct {
 	net.Conn
@@ -164,11 +176,7 @@ func TestPredictionsWithoutAPlaceAreRefusedUnread(t *testing.T) {
 		{"a body beyond the limit", []string{"POST /v1/predict HTTP/1.1\r\nHost: a\r\nContent-Length: 2000000\r\n\r\n", strings.Repeat("a", 2_000_000)}, "413 ", 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				g := guard(t)
-				defer g.end()
-				w := g.dial(t)
-				defer w.Close()
+			behindTurnstile(t, func(t *testing.T, g *guarded, w *wire) {
 				g.full.Store(true)
 				if got := w.ask(t, c.segments...); got != c.want {
 					t.Errorf("%q, want %q", got, c.want)
@@ -231,11 +239,7 @@ func TestWhatNetHTTPClosesAConnectionForIsNotRefusedUnread(t *testing.T) {
 			if frame, found := frameOf([]byte(c.request)); found != foreign {
 				t.Errorf("%+v, %v", frame, found)
 			}
-			synctest.Test(t, func(t *testing.T) {
-				g := guard(t)
-				defer g.end()
-				w := g.dial(t)
-				defer w.Close()
+			behindTurnstile(t, func(t *testing.T, g *guarded, w *wire) {
 				g.full.Store(true)
 				answer := w.ask(t, c.request+single("behind", ""))
 				if want := map[bool]string{true: "200 ", false: "400 "}[c.taken]; !strings.HasPrefix(answer, want) {
@@ -262,11 +266,7 @@ func TestWhatIsInsideOfARequestIsNotRefused(t *testing.T) {
 		"after the chunks":               {"POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", fmt.Sprintf("%x\r\n", len(inside)), inside, "\r\n0\r\n\r\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				g := guard(t)
-				defer g.end()
-				w := g.dial(t)
-				defer w.Close()
+			behindTurnstile(t, func(t *testing.T, g *guarded, w *wire) {
 				var sent sync.WaitGroup
 				sent.Go(func() {
 					for i, segment := range segments {
@@ -287,11 +287,7 @@ func TestWhatIsInsideOfARequestIsNotRefused(t *testing.T) {
 }
 
 func TestRequestsThatCameTogetherAreAllAnsweredInOrder(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		g := guard(t)
-		defer g.end()
-		w := g.dial(t)
-		defer w.Close()
+	behindTurnstile(t, func(t *testing.T, g *guarded, w *wire) {
 		g.full.Store(true)
 		var sent sync.WaitGroup
 		sent.Go(func() {
@@ -340,11 +336,7 @@ func TestRequestsThatCameTogetherAreAllAnsweredInOrder(t *testing.T) {
 }
 
 func TestARequestThatComesBeforeTheLastAnswerIsRefusedAfterIt(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		g := guard(t)
-		defer g.end()
-		w := g.dial(t)
-		defer w.Close()
+	behindTurnstile(t, func(t *testing.T, g *guarded, w *wire) {
 		for _, segments := range [][]string{{single("next", "")}, {single("next", "")[:1], single("next", "")[1:]}} {
 			hold := make(chan struct{})
 			g.hold = hold
@@ -403,11 +395,7 @@ func (g *guarded) dialFree(t *testing.T) *wire {
 }
 
 func TestAConnectionThatIsRefusedForLongStaysOpen(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		g := guard(t)
-		defer g.end()
-		w := g.dial(t)
-		defer w.Close()
+	behindTurnstile(t, func(t *testing.T, g *guarded, w *wire) {
 		g.full.Store(true)
 		for range 20 {
 			time.Sleep(time.Minute) // the limit is two
@@ -447,11 +435,7 @@ func TestHeadersThatComeByteByByteHaveOneLimitOfTime(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				g := guard(t)
-				defer g.end()
-				w := g.dial(t)
-				defer w.Close()
+			behindTurnstile(t, func(t *testing.T, g *guarded, w *wire) {
 				g.full.Store(true)
 				ask(t, w)
 				time.Sleep(time.Minute) // between requests there is more time
@@ -474,11 +458,7 @@ func TestHeadersThatComeByteByByteHaveOneLimitOfTime(t *testing.T) {
 }
 
 func TestOneRefusalASecondGoesToAdmissionForTheLog(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		g := guard(t)
-		defer g.end()
-		w := g.dial(t)
-		defer w.Close()
+	behindTurnstile(t, func(t *testing.T, g *guarded, w *wire) {
 		g.full.Store(true)
 		g.shed.last.Store(time.Now().Add(-time.Second).UnixNano())
 		if got := w.ask(t, single("body", "")); got != "200 /v1/predict body" { // that handler has room
