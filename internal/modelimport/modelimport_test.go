@@ -62,6 +62,20 @@ rows:
 	return out.String()
 }
 
+// writtenAndLoaded takes an artefact through its directory, with everything that is verified then.
+func writtenAndLoaded(t *testing.T, a *scoring.Artefact) *scoring.Model {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "model")
+	if _, err := scoring.WriteArtefact(dir, *a); err != nil {
+		t.Fatal(err)
+	}
+	loaded, _, err := artefact.Load(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return loaded
+}
+
 // TestImportedModelsScoreAsTheirFiles writes artefacts, loads them with everything that is verified
 // then, and holds their scores against those of the files.
 func TestImportedModelsScoreAsTheirFiles(t *testing.T) {
@@ -102,14 +116,7 @@ func TestImportedModelsScoreAsTheirFiles(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			dir := filepath.Join(t.TempDir(), "model")
-			if _, err := scoring.WriteArtefact(dir, *a); err != nil {
-				t.Fatal(err)
-			}
-			loaded, _, err := artefact.Load(dir)
-			if err != nil {
-				t.Fatal(err)
-			}
+			loaded := writtenAndLoaded(t, a)
 			options := modelscore.Options{Format: modelscore.CSV, Contributions: m.Engine.Explains() == nil}
 			var byArtefact, byFile bytes.Buffer
 			if _, err := modelscore.Run(context.Background(), loaded, strings.NewReader(rows), &byArtefact, options); err != nil {
@@ -122,31 +129,6 @@ func TestImportedModelsScoreAsTheirFiles(t *testing.T) {
 		})
 	}
 }
-
-const stump = `tree
-version=v4
-num_class=1
-num_tree_per_iteration=1
-max_feature_idx=1
-objective=binary sigmoid:1
-feature_names=%s
-feature_infos=none none
-tree_sizes=1
-
-Tree=0
-num_leaves=2
-num_cat=0
-split_feature=1
-threshold=0.5
-decision_type=2
-left_child=-1
-right_child=-2
-leaf_value=-1 2
-leaf_count=3 1
-internal_count=4
-
-end of trees
-`
 
 // TestInputsAreCalledAsInTheRows: the rows that an artefact was made of score by it as by the file.
 func TestInputsAreCalledAsInTheRows(t *testing.T) {
@@ -162,18 +144,11 @@ func TestInputsAreCalledAsInTheRows(t *testing.T) {
 		t.Run(c.names+" "+string(c.format), func(t *testing.T) {
 			cfg := config()
 			cfg.Format = c.format
-			a, err := modelimport.Import([]byte(strings.Replace(stump, "%s", c.names, 1)), strings.NewReader(c.rows), cfg)
+			a, err := modelimport.Import(golden.Stump(c.names), strings.NewReader(c.rows), cfg)
 			if err != nil {
 				t.Fatal(err)
 			}
-			dir := filepath.Join(t.TempDir(), "model")
-			if _, err := scoring.WriteArtefact(dir, *a); err != nil {
-				t.Fatal(err)
-			}
-			loaded, _, err := artefact.Load(dir)
-			if err != nil {
-				t.Fatal(err)
-			}
+			loaded := writtenAndLoaded(t, a)
 			var names []string
 			for _, in := range loaded.Contract().Inputs {
 				names = append(names, in.Name)

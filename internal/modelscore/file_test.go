@@ -179,31 +179,6 @@ func asCSV(t *testing.T, m *booster.Model, g golden.Case) (text string, kept []i
 	return out.String(), kept
 }
 
-const stump = `tree
-version=v4
-num_class=1
-num_tree_per_iteration=1
-max_feature_idx=1
-objective=binary sigmoid:1
-feature_names=%s
-feature_infos=none none
-tree_sizes=1
-
-Tree=0
-num_leaves=2
-num_cat=0
-split_feature=1
-threshold=0.5
-decision_type=2
-left_child=-1
-right_child=-2
-leaf_value=-1 2
-leaf_count=3 1
-internal_count=4
-
-end of trees
-`
-
 func TestColumnsOfAFileAreMatchedByName(t *testing.T) {
 	for _, c := range []struct {
 		name, names, header, fault string
@@ -224,7 +199,7 @@ func TestColumnsOfAFileAreMatchedByName(t *testing.T) {
 		{"an empty file", "a b", "", "no header line"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			m, err := modelfile.Parse([]byte(strings.Replace(stump, "%s", c.names, 1)))
+			m, err := modelfile.Parse(golden.Stump(c.names))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -259,7 +234,7 @@ func TestLinesOfJSONAreScoredByAFile(t *testing.T) {
 		{"another name from row to row", "a b_c", `{"a":1,"b_c":1} {"a":1,"b c":1}`, "2", `row 1 (line 2): "b c" and "b_c" can both be the input "b_c"`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			m, err := modelfile.Parse([]byte(strings.Replace(stump, "%s", c.names, 1)))
+			m, err := modelfile.Parse(golden.Stump(c.names))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -288,7 +263,7 @@ func TestColumnsOfParquetAreMatchedAsThoseOfCSV(t *testing.T) {
 		t.Fatal(err)
 	}
 	for names, fault := range map[string]string{"a days_active": "", "a days": `Parquet file: 1 of the model's 2 inputs have no column: ["days"]`} {
-		m, err := modelfile.Parse([]byte(strings.Replace(stump, "%s", names, 1)))
+		m, err := modelfile.Parse(golden.Stump(names))
 		if err != nil {
 			t.Fatal(err)
 		}
