@@ -133,12 +133,11 @@ func (t *task) own(fetch, work context.Context) (progressed bool, err error) {
 	}
 	counted := int64(0)
 	if t.worker.cfg.Drift.Enabled {
-		states := consumer.TopicPartition{Topic: t.worker.cfg.Topics.DriftState, Partition: t.worker.statePartition(t.source.Partition)}
-		t.phase.startBehind(states, "the drift state, which an open transaction in its topic holds back until it ends"+neverEnds, began)
+		t.states = t.worker.stateWriter(t.source)
+		t.phase.startBehind(consumer.TopicPartition{Topic: t.states.Topic, Partition: t.states.Partition}, "the drift state, which an open transaction in its topic holds back until it ends"+neverEnds, began)
 		if t.counts, counted, err = t.worker.newCounts(fetch, t.source); err != nil {
 			return false, err
 		}
-		t.states = t.worker.stateWriter(t.source)
 	}
 	if t.position, err = t.remembered(fetch, offsets[t.source], counted); err != nil {
 		return false, err
