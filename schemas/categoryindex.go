@@ -10,9 +10,8 @@ import (
 //
 // It is a hash table of at most a quarter load, probed forward, over the length, the first and the last eight bytes:
 // categories are short and few, and most of the time of a map goes into hashing all of a key. Up to 16 bytes these are
-// all there is to compare, too. It takes about a third of the time of a
-// map[string]int (BenchmarkCategoryIndex). Lists that this hash
-// does not tell apart are left to a map, so that no list makes a look-up slow.
+// all there is to compare, too. It takes about a third of the time of a map[string]int (BenchmarkCategoryIndex). Lists
+// that this hash does not tell apart are left to a map, so that no list makes a look-up slow.
 type CategoryIndex struct {
 	slots  []int32 // codes; a power of two; -1: empty
 	mask   uint64
