@@ -21,6 +21,7 @@ type feeder struct {
 	rate      int
 	brokers   []string
 	steady    bool // the rate does not swing, and what an outage kept back is made up for
+	acked     func() // called, where it is not nil, when events were acknowledged
 
 	fed atomic.Int64 // events acknowledged
 
@@ -135,6 +136,9 @@ func (f *feeder) feed(ctx context.Context) error {
 			return err
 		}
 		f.sure(n)
+		if f.acked != nil {
+			f.acked()
+		}
 		f.due -= float64(n)
 	}
 	return nil
