@@ -17,6 +17,8 @@ usage() {
 		KAFKA_PORT     first port (19192); every broker takes two
 		KAFKA_HEAP     heap of a broker (512m)
 		KAFKA_SESSION  broker.session.timeout.ms (3000): when the cluster notices a dead broker
+		KAFKA_FETCH_BACKOFF  replica.fetch.backoff.ms (1000, as Kafka has it): how long a replica waits that asked
+		               a new leader too early, and acks=all with it
 	TEXT
 }
 
@@ -127,6 +129,7 @@ configure() {
 		broker.session.timeout.ms=${KAFKA_SESSION:-3000}
 		broker.heartbeat.interval.ms=500
 		replica.lag.time.max.ms=4000
+		replica.fetch.backoff.ms=${KAFKA_FETCH_BACKOFF:-1000}
 	TEXT
 }
 

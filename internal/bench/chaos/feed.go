@@ -20,7 +20,7 @@ type feeder struct {
 	topic     string
 	rate      int
 	brokers   []string
-	steady    bool // the rate does not swing, and what an outage kept back is made up for
+	steady    bool   // the rate does not swing, and what an outage kept back is made up for
 	acked     func() // called, where it is not nil, when events were acknowledged
 
 	fed atomic.Int64 // events acknowledged

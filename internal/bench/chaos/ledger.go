@@ -153,7 +153,7 @@ func (l *ledger) addEvent(r *kgo.Record) error {
 		return nil
 	}
 	numbers, categories := l.catalogue.rows.Row(e.row)
-	p.counts.Observe(r.Offset, e.time, e.key, numbers, categories, l.catalogue.probabilities[e.row])
+	p.counts.Observe(drift.Event{Offset: r.Offset, Time: e.time, Key: e.key, Numbers: numbers, Categories: categories, Probability: l.catalogue.probabilities[e.row]})
 	if p.pending++; p.pending == 1000 {
 		p.counts.Commit()
 		p.pending = 0

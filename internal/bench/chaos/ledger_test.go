@@ -61,7 +61,7 @@ func perfect(t *testing.T, c *catalogue, n int) *output {
 		s := schemas.Score{CustomerID: e.key, SourceTopic: testTopic, SourcePartition: p, SourceOffset: r.Offset, EventTime: e.time, Probability: c.probabilities[e.row]}
 		o.scores = append(o.scores, &kgo.Record{Offset: int64(len(o.scores)), Key: e.key, Value: s.AppendAvro(schemas.AppendFrame(nil, 1)), Timestamp: r.Timestamp})
 		numbers, categories := c.rows.Row(e.row)
-		counts[p].Observe(r.Offset, e.time, e.key, numbers, categories, c.probabilities[e.row])
+		counts[p].Observe(drift.Event{Offset: r.Offset, Time: e.time, Key: e.key, Numbers: numbers, Categories: categories, Probability: c.probabilities[e.row]})
 		if number%100 == 0 {
 			counts[p].Commit()
 		}

@@ -74,7 +74,10 @@ func recoveries() []recovery {
 	return []recovery{
 		{"none", 5 * time.Second, func(context.Context, *round) (func(context.Context) error, error) { return nothing, nil }},
 		{"leader of an events partition moved", 5 * time.Second, func(ctx context.Context, r *round) (func(context.Context) error, error) {
-			return nothing, r.brokers.moveLeader(ctx, r.cfg.Topics.Events, 0, rand.New(rand.NewPCG(1, uint64(time.Now().UnixNano()))))
+			return nothing, r.loseLeader(ctx, r.cfg.Topics.Events)
+		}},
+		{"leader of a scores partition moved", 5 * time.Second, func(ctx context.Context, r *round) (func(context.Context) error, error) {
+			return nothing, r.loseLeader(ctx, r.cfg.Topics.Scores)
 		}},
 		{"worker SIGTERM", 6 * time.Second, func(_ context.Context, r *round) (func(context.Context) error, error) {
 			s := r.seats[1]
@@ -111,6 +114,14 @@ func recoveries() []recovery {
 
 func nothing(context.Context) error { return nil }
 
+// loseLeader moves the leaders of a topic's and of the probe's first partition.
+func (r *round) loseLeader(ctx context.Context, topic string) error {
+	random := rand.New(rand.NewPCG(1, uint64(time.Now().UnixNano())))
+	return errors.Join(r.brokers.moveLeader(ctx, topic, 0, random), r.brokers.moveLeader(ctx, r.probeTopic(), 0, random))
+}
+
+func (r *round) probeTopic() string { return r.name + "-probe" }
+
 func (r *round) loseCoordinator(ctx context.Context, topic, id string) (func(context.Context) error, error) {
 	partition, err := r.brokers.coordinatorPartition(ctx, topic, id)
 	if err != nil {
@@ -135,7 +146,7 @@ func (r *round) loseBroker(ctx context.Context, broker int32) (func(context.Cont
 // measure prints what each fault costs, alone, times times each.
 func (r *round) measure(ctx context.Context, times int) error {
 	defer r.abandon()
-	probe := r.name + "-probe"
+	probe := r.probeTopic()
 	if err := r.brokers.createTopic(ctx, probe, r.settings.partitions, nil); err != nil {
 		return err
 	}
