@@ -61,7 +61,7 @@ func (topic stateTopic) events(t require.TestingT) map[at]uint32 {
 func observe(a *Accumulator, first int64, n int, eventTime int64) {
 	numbers, categories := make([]float64, 19), make([][]byte, 19)
 	for i := range int64(n) {
-		a.Observe(first+i, eventTime, []byte("customer"), numbers, categories, 0.5)
+		a.Observe(Event{Offset: first + i, Time: eventTime, Key: []byte("customer"), Numbers: numbers, Categories: categories, Probability: 0.5})
 	}
 }
 
@@ -261,7 +261,7 @@ func TestObserveDoesNotAllocate(t *testing.T) {
 	transaction := func() {
 		for i := range 100 {
 			numbers, categories := rows.Row(i)
-			a.Observe(offset, hour+offset*100, []byte("customer"), numbers, categories, probabilities[i])
+			a.Observe(Event{Offset: offset, Time: hour + offset*100, Key: []byte("customer"), Numbers: numbers, Categories: categories, Probability: probabilities[i]})
 			offset++
 		}
 		_ = a.States(func([]byte, *schemas.DriftState) error { return nil })
@@ -293,7 +293,7 @@ func TestStateTopicEqualsARecountAfterCommitsAbortsAndCrashes(t *testing.T) {
 		show := func(a *Accumulator, from, to int) {
 			for i := from; i < to; i++ {
 				numbers, categories := rows.Row(i % 50)
-				a.Observe(int64(i), times[i], keys[i%50], numbers, categories, probabilities[i%50])
+				a.Observe(Event{Offset: int64(i), Time: times[i], Key: keys[i%50], Numbers: numbers, Categories: categories, Probability: probabilities[i%50]})
 			}
 		}
 		start := func() *Accumulator {

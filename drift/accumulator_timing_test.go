@@ -10,10 +10,31 @@ import (
 	"github.com/churnstream/churnstream/schemas"
 )
 
+// atATime is how many events are counted together, as a worker does.
+const atATime = 125
+
 // An event of 20 features, the score included, in transactions of 1,000.
 func BenchmarkObserve(b *testing.B) {
 	a, _, contract := newAccumulator(b, minutes)
 	benchmarkObserve(b, a, contract)
+}
+
+// As BenchmarkObserve, with 20 numbers.
+func BenchmarkObserveNumbers(b *testing.B) {
+	contract := numbersOf(20)
+	rows, probabilities := customers(contract, 5000, 7)
+	profile, err := BuildProfile(contract, Reference{Rows: rows, Probabilities: probabilities}, DefaultProfileConfig())
+	require.NoError(b, err)
+	a, err := NewAccumulator(profile, contract, minutes, source, nil)
+	require.NoError(b, err)
+	benchmarkObserve(b, a, contract)
+}
+
+func numbersOf(n int) (contract schemas.Contract) {
+	for i := range n {
+		contract.Inputs = append(contract.Inputs, schemas.Input{Name: fmt.Sprintf("n%d", i), Kind: schemas.Number, Nullable: true})
+	}
+	return contract
 }
 
 // As BenchmarkObserve, with as many classes of time as there can be: the hours of the week.
@@ -37,11 +58,16 @@ func benchmarkObserve(b *testing.B, a *Accumulator, contract schemas.Contract) {
 	b.ReportAllocs()
 	offset := int64(0)
 	defer cputime.Report(b, 1, "op")()
+	var events []Event
 	for b.Loop() {
 		i := int(offset % 1000)
 		numbers, categories := rows.Row(i)
-		a.Observe(offset, hour+offset, keys[i], numbers, categories, probabilities[i])
+		events = append(events, Event{Offset: offset, Time: hour + offset, Key: keys[i], Numbers: numbers, Categories: categories, Probability: probabilities[i]})
 		offset++
+		if len(events) == atATime {
+			a.Observe(events...)
+			events = events[:0]
+		}
 		if i == 999 {
 			a.Commit()
 		}
@@ -57,7 +83,7 @@ func BenchmarkStatesAndCommit(b *testing.B) {
 	var value []byte
 	b.ReportAllocs()
 	for offset := int64(0); b.Loop(); offset++ {
-		a.Observe(offset, hour, []byte("customer"), numbers, categories, probabilities[0])
+		a.Observe(Event{Offset: offset, Time: hour, Key: []byte("customer"), Numbers: numbers, Categories: categories, Probability: probabilities[0]})
 		if err := a.States(func(_ []byte, state *schemas.DriftState) error {
 			value = state.AppendAvro(value[:0])
 			return nil
@@ -75,7 +101,7 @@ func BenchmarkEvaluate(b *testing.B) {
 	keys := customerKeys(6000)
 	for i := range 6000 {
 		numbers, categories := rows.Row(i)
-		a.Observe(int64(i), hour+int64(i)*600, keys[i], numbers, categories, probabilities[i])
+		a.Observe(Event{Offset: int64(i), Time: hour + int64(i)*600, Key: keys[i], Numbers: numbers, Categories: categories, Probability: probabilities[i]})
 	}
 	a.Commit()
 	benchmarkEvaluate(b, profile, a)
@@ -118,10 +144,7 @@ func BenchmarkEvaluateHundredInputsWithClasses(b *testing.B) {
 
 func benchmarkEvaluateHundred(b *testing.B, classes *Classes) {
 	b.Helper()
-	var contract schemas.Contract
-	for i := range 100 {
-		contract.Inputs = append(contract.Inputs, schemas.Input{Name: fmt.Sprintf("n%d", i), Kind: schemas.Number, Nullable: true})
-	}
+	contract := numbersOf(100)
 	rows, probabilities := customers(contract, 5000, 7)
 	cfg := DefaultProfileConfig()
 	cfg.Classes = classes
@@ -131,7 +154,7 @@ func benchmarkEvaluateHundred(b *testing.B, classes *Classes) {
 	require.NoError(b, err)
 	for i := range int64(7 * 24 * 20) { // a week, an event in three minutes
 		numbers, categories := rows.Row(int(i % 5000))
-		a.Observe(i, hour+i*3*minute, fmt.Appendf(nil, "%d", i), numbers, categories, probabilities[i%5000])
+		a.Observe(Event{Offset: i, Time: hour + i*3*minute, Key: fmt.Appendf(nil, "%d", i), Numbers: numbers, Categories: categories, Probability: probabilities[i%5000]})
 		if i%20 == 0 {
 			a.Commit()
 		}

@@ -106,7 +106,7 @@ func lived(t testing.TB, profile *Profile, contract schemas.Contract, from int64
 		rows := schemas.NewRows(2, 1)
 		probability := shifting(random, rows, at, more)
 		numbers, categories := rows.Row(0)
-		a.Observe(i, at, fmt.Appendf(nil, "customer %d", i), numbers, categories, probability)
+		a.Observe(Event{Offset: i, Time: at, Key: fmt.Appendf(nil, "customer %d", i), Numbers: numbers, Categories: categories, Probability: probability})
 		if profile.Classes != nil {
 			classed[profile.Classes.At(at)]++
 		}

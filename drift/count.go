@@ -34,17 +34,16 @@ func NewCount(profile *Profile, contract schemas.Contract) (*Count, error) {
 // Observe counts one row: its time in ms since the epoch, 0 where it has none, its customer (nil or empty: not known), its
 // inputs and the model's probability.
 func (c *Count) Observe(time int64, key []byte, numbers []float64, categories [][]byte, probability float64) {
-	group := noGroup
+	e := Event{Numbers: numbers, Categories: categories, Probability: probability, group: noGroup, class: noClass}
 	if len(key) > 0 {
-		group = customerGroup(key)
-		c.cells.counts[c.profile.places+group]++
+		e.group = customerGroup(key)
+		c.cells.counts[c.profile.places+e.group]++
 		c.keyed = true
 	}
-	class := noClass
 	if time > 0 {
-		class = c.finder.at(time)
+		e.class = c.finder.at(time)
 	}
-	c.counter.count(c.cells, group, class, numbers, categories, probability)
+	c.counter.count(c.cells, []Event{e})
 	c.first, c.end = min(c.first, time), max(c.end, time+1)
 	if c.window.Events++; c.window.Events%(1<<31) == 0 {
 		c.flush()

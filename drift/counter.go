@@ -67,9 +67,9 @@ type numberColumn struct {
 	moment        int
 	centre        float64
 	// thresholds in ascending order: the largest float below the minimum, the edges, the maximum. How many of them are
-	// below a value is its place. Padded with the largest integer, which no float reaches.
-	small *[smallThresholds + 1]uint64 // nil if there are more
-	large []uint64
+	// below a value is its place.
+	thresholds []uint64
+	small      *[smallThresholds + 1]uint64 // the same, padded with the largest integer, which no float reaches; nil if there are more
 }
 
 type categoryColumn struct {
@@ -162,16 +162,16 @@ func newNumberColumn(f *Feature, column int) numberColumn {
 		thresholds = append(thresholds, orderedBits(edge))
 	}
 	thresholds = append(thresholds, orderedBits(f.Maximum))
-	c := numberColumn{column: column, first: f.first, missing: f.first + len(thresholds) + 1, moment: f.moment, centre: f.centre}
+	c := numberColumn{
+		column: column, first: f.first, missing: f.first + len(thresholds) + 1, moment: f.moment, centre: f.centre, thresholds: thresholds,
+	}
 	if len(thresholds) <= smallThresholds {
 		c.small = new([smallThresholds + 1]uint64)
 		for i := range c.small {
 			c.small[i] = math.MaxUint64
 		}
 		copy(c.small[:], thresholds)
-		return c
 	}
-	c.large = thresholds
 	return c
 }
 
@@ -200,76 +200,115 @@ func newCategoryColumn(f *Feature, column int) (categoryColumn, error) {
 // noGroup is the group of an event without a customer.
 const noGroup = -1
 
-// count adds one event of a customer group and a class of time to cells of the counter's profile. It does not allocate.
-func (c *counter) count(into *cells, group, class int, numbers []float64, categories [][]byte, probability float64) {
-	counts := into.counts
-	for i := range c.numbers {
-		column := &c.numbers[i]
-		v := numbers[column.column]
-		counts[column.place(v)]++
-		if v == v {
-			into.moments[column.moment].observe(v, column.centre)
-		}
-	}
-	if class != noClass {
-		counts[c.classes+class]++
-	}
-	score := c.score.place(probability)
-	counts[score]++
-	into.moments[c.score.moment].observe(probability, c.score.centre)
-	if c.decision >= 0 {
-		place := c.decision
-		if probability >= c.threshold {
-			place++
-		}
-		counts[place]++
-	}
-	for i := range c.segments {
-		column := &c.segments[i]
-		if v := categories[column.column]; v != nil {
-			if at := column.index.Lookup(v); at < len(column.parts) {
-				part := column.parts[at]
-				counts[part.first+score-c.score.first]++
-				if group != noGroup {
-					counts[part.groups+group]++
-				}
-				if class != noClass {
-					counts[part.classes+class]++
-				}
-			}
-		}
-	}
-	for i := range c.categories {
-		column := &c.categories[i]
-		counts[column.place(categories[column.column])]++
-	}
-	for i := range c.booleans {
-		column := &c.booleans[i]
-		place := column.first + 1
-		switch v := numbers[column.column]; {
-		case v == 0:
-			place = column.first
-		case v != v:
-			place = column.first + 2
-		}
-		counts[place]++
+// atOnce is how many values of a column are gathered and counted at once.
+const atOnce = 128
+
+// count adds events, whose groups and classes are set, to cells of the counter's profile. Column by column, so that what is
+// known of a column stays in registers. It does not allocate.
+func (c *counter) count(into *cells, events []Event) {
+	for len(events) > 0 {
+		n := min(len(events), atOnce)
+		c.countPart(into, events[:n])
+		events = events[n:]
 	}
 }
 
-func (c *numberColumn) place(v float64) int {
-	if v != v {
-		return c.missing
+func (c *counter) countPart(into *cells, events []Event) {
+	counts := into.counts
+	var gathered [atOnce]float64
+	values := gathered[:len(events)]
+	for i := range c.numbers {
+		column := &c.numbers[i]
+		for j := range values {
+			values[j] = events[j].Numbers[column.column]
+		}
+		column.count(counts, &into.moments[column.moment], values)
 	}
-	key := orderedBits(v)
-	if c.small == nil {
-		return c.first + below(c.large, key)
+	for i := range values {
+		e := &events[i]
+		values[i] = e.Probability
+		if c.decision >= 0 {
+			place := c.decision
+			if e.Probability >= c.threshold {
+				place++
+			}
+			counts[place]++
+		}
+		if e.class != noClass {
+			counts[c.classes+e.class]++
+		}
+		if len(c.segments) > 0 {
+			c.countSegments(counts, e)
+		}
 	}
-	// A binary search by borrows: which bin comes next is chance, so every branch would be mispredicted half the time.
-	i := oneIfLess(c.small[7], key) << 3
-	i += oneIfLess(c.small[(i+3)&smallThresholds], key) << 2
-	i += oneIfLess(c.small[(i+1)&smallThresholds], key) << 1
-	i += oneIfLess(c.small[i&smallThresholds], key)
-	return c.first + int(i)
+	c.score.count(counts, &into.moments[c.score.moment], values)
+	for i := range c.categories {
+		column := &c.categories[i]
+		for j := range events {
+			counts[column.place(events[j].Categories[column.column])]++
+		}
+	}
+	for i := range c.booleans {
+		column := &c.booleans[i]
+		for j := range events {
+			place := column.first + 1
+			switch v := events[j].Numbers[column.column]; {
+			case v == 0:
+				place = column.first
+			case v != v:
+				place = column.first + 2
+			}
+			counts[place]++
+		}
+	}
+}
+
+// countSegments adds an event to the segments that it is in.
+func (c *counter) countSegments(counts []uint32, e *Event) {
+	score := below(c.score.thresholds, orderedBits(e.Probability))
+	for i := range c.segments {
+		column := &c.segments[i]
+		v := e.Categories[column.column]
+		if v == nil {
+			continue
+		}
+		at := column.index.Lookup(v)
+		if at >= len(column.parts) {
+			continue
+		}
+		part := column.parts[at]
+		counts[part.first+score]++
+		if e.group != noGroup {
+			counts[part.groups+e.group]++
+		}
+		if e.class != noClass {
+			counts[part.classes+e.class]++
+		}
+	}
+}
+
+// count adds the column's values to their places and moments.
+func (c *numberColumn) count(counts []uint32, moments *Moments, values []float64) {
+	m, small := *moments, c.small
+	for _, v := range values {
+		if v != v {
+			counts[c.missing]++
+			continue
+		}
+		m = m.with(v, c.centre)
+		key := orderedBits(v)
+		if small == nil {
+			counts[c.first+below(c.thresholds, key)]++
+			continue
+		}
+		// A binary search by borrows: which bin comes next is chance, so every branch would be mispredicted half the time.
+		place := oneIfLess(small[7], key) << 3
+		place += oneIfLess(small[(place+3)&smallThresholds], key) << 2
+		place += oneIfLess(small[(place+1)&smallThresholds], key) << 1
+		place += oneIfLess(small[place&smallThresholds], key)
+		counts[c.first+int(place)]++
+	}
+	*moments = m
 }
 
 func oneIfLess(a, b uint64) uint64 {

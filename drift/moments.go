@@ -11,7 +11,8 @@ type Moments struct {
 
 func noMoments() Moments { return Moments{Minimum: math.Inf(1), Maximum: math.Inf(-1)} }
 
-func (m *Moments) observe(v, centre float64) {
+// with are the moments with one more value. The struct goes by value, so that it stays in registers from value to value.
+func (m Moments) with(v, centre float64) Moments {
 	d := v - centre
 	m.Sum += d
 	m.Squares += d * d
@@ -21,6 +22,7 @@ func (m *Moments) observe(v, centre float64) {
 	if v > m.Maximum {
 		m.Maximum = v
 	}
+	return m
 }
 
 func (m *Moments) merge(other *Moments) {

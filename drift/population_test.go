@@ -21,7 +21,7 @@ func counted(t require.TestingT, profile *Profile, contract schemas.Contract, pa
 	keys := customerKeys(last)
 	for i := range last - first {
 		numbers, categories := rows.Row(i)
-		a.Observe(int64(i), hour+int64(first+i)*minute/4, keys[first+i], numbers, categories, probabilities[i])
+		a.Observe(Event{Offset: int64(i), Time: hour + int64(first+i)*minute/4, Key: keys[first+i], Numbers: numbers, Categories: categories, Probability: probabilities[i]})
 	}
 	topic := stateTopic{}
 	require.NoError(t, a.States(topic.put))
@@ -205,7 +205,7 @@ func TestEvaluationHoldsAShortWindowToTheCustomersOfLongerOnes(t *testing.T) {
 		if i < 5000 {
 			key = keys[i%10]
 		}
-		a.Observe(int64(i), at, key, numbers, categories, probabilities[i])
+		a.Observe(Event{Offset: int64(i), Time: at, Key: key, Numbers: numbers, Categories: categories, Probability: probabilities[i]})
 	}
 	a.Commit()
 	population := newPopulation(t, profile)

@@ -319,6 +319,12 @@ func (p *Profile) addSegments(contract schemas.Contract, score Feature, inputs [
 	return nil
 }
 
+// event is a row of the reference as an event of nobody, at no time.
+func (r *Reference) event(i int) []Event {
+	numbers, categories := r.Rows.Row(i)
+	return []Event{{Numbers: numbers, Categories: categories, Probability: r.Probabilities[i], group: noGroup, class: noClass}}
+}
+
 // count fills in what an accumulator would count on the reference population, and what only the reference tells.
 func (p *Profile) count(contract schemas.Contract, reference *Reference) error {
 	counter, err := newCounter(p, contract)
@@ -332,12 +338,12 @@ func (p *Profile) count(contract schemas.Contract, reference *Reference) error {
 	cells, groups, finder := newCells(p), Groups{}, newClassFinder(p.Classes)
 	p.ClassEvents = make([]uint64, p.classes())
 	for i := range reference.Rows.Len() {
-		row, categories := reference.Rows.Row(i)
-		counter.count(cells, noGroup, noClass, row, categories, reference.Probabilities[i])
+		e := reference.event(i)
+		counter.count(cells, e)
 		if p.Classes != nil && reference.Times[i] > 0 {
 			class := finder.at(reference.Times[i])
 			p.ClassEvents[class]++
-			counter.count(byClass[class], noGroup, noClass, row, categories, reference.Probabilities[i])
+			counter.count(byClass[class], e)
 		}
 		if reference.Customers != nil {
 			groups.Add(reference.Customers[i])
@@ -375,9 +381,8 @@ func (p *Profile) contribute(counter *counter, reference *Reference) {
 	}
 	cells := newCells(p)
 	for i, contributions := range reference.Contributions {
-		row, categories := reference.Rows.Row(i)
 		cells.reset()
-		counter.count(cells, noGroup, noClass, row, categories, reference.Probabilities[i])
+		counter.count(cells, reference.event(i))
 		for input, contribution := range contributions {
 			f := &p.Features[input]
 			for place := range f.Contributions {

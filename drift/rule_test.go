@@ -182,7 +182,7 @@ func TestShiftInTheStreamBecomesAnAlertAndNothingElseDoes(t *testing.T) {
 		}
 		at := hour + int64(i)*minute/perMinute
 		a.SetClock(at)
-		a.Observe(int64(i), at, keys[i], numbers, categories, probabilities[i])
+		a.Observe(Event{Offset: int64(i), Time: at, Key: keys[i], Numbers: numbers, Categories: categories, Probability: probabilities[i]})
 		if i%perMinute != perMinute-1 {
 			continue
 		}

@@ -114,7 +114,10 @@ func driftingWorker(t *testing.T) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { // Prometheus asks for one scrape at a time
 		for range 2000 {
 			key := fmt.Appendf(nil, "customer-%d", offset)
-			counts.Observe(offset, 1_700_000_000_000+offset*10, key, []float64{71}, [][]byte{nil}, probabilities[offset%5000])
+			counts.Observe(drift.Event{
+				Offset: offset, Time: 1_700_000_000_000 + offset*10, Key: key,
+				Numbers: []float64{71}, Categories: [][]byte{nil}, Probability: probabilities[offset%5000],
+			})
 			offset++
 		}
 		counts.Commit()

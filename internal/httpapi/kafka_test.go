@@ -360,7 +360,7 @@ func TestPublishedPredictionsCountInDriftOnce(t *testing.T) {
 			t.Fatalf("the audit record of %s, %v, by %s is of the score of %s, %v", a.CustomerID, a.Probability, a.Principal, score.CustomerID, score.Probability)
 		}
 		numbers, categories := rows.Row(0)
-		again.Observe(int64(audited), a.At, a.CustomerID, numbers, categories, a.Probability)
+		again.Observe(drift.Event{Offset: int64(audited), Time: a.At, Key: a.CustomerID, Numbers: numbers, Categories: categories, Probability: a.Probability})
 		audited++
 	})
 	if len(scored) != 600 || audited != 600 {

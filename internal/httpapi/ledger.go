@@ -186,7 +186,7 @@ func (l *predictionLedger) append(p *prediction, offset int64) error {
 			return err
 		}
 		if l.counts != nil {
-			l.counts.Observe(offset, p.at, p.customer, p.numbers, p.categories, o.probability)
+			l.counts.Observe(drift.Event{Offset: offset, Time: p.at, Key: p.customer, Numbers: p.numbers, Categories: p.categories, Probability: o.probability})
 		}
 	}
 	if l.k.deps.Audit.Topic == "" {

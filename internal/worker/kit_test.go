@@ -811,7 +811,7 @@ func (e *environment) recount() map[string]*schemas.DriftState {
 			copy(numbers, sent.numbers)
 			copy(categories, sent.categories)
 			scorer.Score(rows, &results)
-			counts.Observe(sent.offset, sent.time, []byte(sent.key), numbers, categories, results.Probability[0])
+			counts.Observe(drift.Event{Offset: sent.offset, Time: sent.time, Key: []byte(sent.key), Numbers: numbers, Categories: categories, Probability: results.Probability[0]})
 		}
 		counts.Commit()
 		err = counts.Committed(func(key []byte, state *schemas.DriftState) error {

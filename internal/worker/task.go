@@ -289,6 +289,7 @@ func (t *task) decodeOne(ctx context.Context, r *consumer.Record) error {
 // appendScores writes one score a row and counts the row in the population.
 func (t *task) appendScores(chunk []consumer.Record) error {
 	now := t.worker.now().UnixMilli()
+	t.counted = t.counted[:0]
 	for row, i := range t.scored {
 		r := &chunk[i]
 		s := &t.score
@@ -319,8 +320,13 @@ func (t *task) appendScores(chunk []consumer.Record) error {
 		}
 		t.tally.add(s)
 		if t.counts != nil {
-			t.counts.Observe(r.Offset, r.Timestamp, r.Key, numbers, categories, s.Probability)
+			t.counted = append(t.counted, drift.Event{
+				Offset: r.Offset, Time: r.Timestamp, Key: r.Key, Numbers: numbers, Categories: categories, Probability: s.Probability,
+			})
 		}
+	}
+	if t.counts != nil {
+		t.counts.Observe(t.counted...)
 	}
 	return nil
 }

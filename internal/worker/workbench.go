@@ -3,6 +3,7 @@ package worker
 import (
 	"sync"
 
+	"github.com/churnstream/churnstream/drift"
 	"github.com/churnstream/churnstream/schemas"
 	"github.com/churnstream/churnstream/scoring"
 )
@@ -15,7 +16,8 @@ type workbench struct {
 	rows    *schemas.Rows
 	scored  []int // record of the chunk that row i came from
 	results scoring.Results
-	value   []byte // encoded score or state, reused
+	counted []drift.Event // those of the scores
+	value   []byte        // encoded score or state, reused
 }
 
 // workbenches lends them. It keeps as many as work at the same time; a task that waits for the registry with one in hand
@@ -45,7 +47,8 @@ func (w *workbenches) giveBack(b *workbench) *workbench {
 	if b == nil {
 		return nil
 	}
-	b.rows.Reset() // it aliases the batch
+	b.rows.Reset() // it aliases the batch, and so do these
+	clear(b.counted)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if len(w.idle) < w.keep {

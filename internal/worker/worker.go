@@ -175,6 +175,7 @@ func New(cfg config.Config, deps Dependencies) (*Worker, error) {
 			scorer:  w.model.NewScorer(reasonsOf(cfg.Reasons)),
 			rows:    schemas.NewRows(len(w.model.Contract().Inputs), chunkRows),
 			scored:  make([]int, 0, chunkRows),
+			counted: make([]drift.Event, 0, chunkRows),
 		}
 	}}
 	if cfg.Reasons.Top > 0 {
