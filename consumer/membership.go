@@ -75,7 +75,7 @@ func DefaultGroupConfig() GroupConfig {
 	return GroupConfig{
 		SessionTimeout:    6 * time.Second,
 		RebalanceTimeout:  60 * time.Second,
-		HeartbeatInterval: 500 * time.Millisecond,
+		HeartbeatInterval: 250 * time.Millisecond,
 		RefreshInterval:   30 * time.Second,
 	}
 }
@@ -97,7 +97,7 @@ func (c GroupConfig) Validate() error {
 		fault("rebalance_timeout: %s is not between 1s and 1h; for example 60s", c.RebalanceTimeout)
 	}
 	if c.HeartbeatInterval < 10*time.Millisecond || c.HeartbeatInterval > c.SessionTimeout/3 {
-		fault("heartbeat_interval: %s is not between 10ms and a third of session_timeout; for example 500ms", c.HeartbeatInterval)
+		fault("heartbeat_interval: %s is not between 10ms and a third of session_timeout; for example 250ms", c.HeartbeatInterval)
 	}
 	if c.RefreshInterval < 10*time.Millisecond {
 		fault("refresh_interval: %s is less than 10ms; for example 30s", c.RefreshInterval)

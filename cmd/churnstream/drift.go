@@ -501,7 +501,7 @@ func (r *reporting) make(ctx context.Context, live bool) (*driftreport.Report, e
 func (r *reporting) alert(ctx context.Context, model drift.ModelName, found *drift.CalibrationReport, from, to int64) (raised bool, err error) {
 	topic := connect.TopicSpec{Name: r.o.cfg.Topics.DriftAlerts, Key: "topics.drift_alerts"}
 	err = fetching(ctx, r.o, topic, func(ctx context.Context, client *kafkawire.Client, fetcher *consumer.Fetcher) error {
-		log := zerolog.New(r.s.err).With().Timestamp().Logger()
+		log := timed(zerolog.New(r.s.err))
 		_, err := worker.Alert(ctx, r.o.cfg, r.o.model, r.o.registry, client, fetcher, log, drift.CalibrationFeature, func(before *schemas.DriftAlert) *schemas.DriftAlert {
 			raised = found.Raised(model, before)
 			return found.Alert(model, before, from, to, time.Now().UnixMilli())

@@ -7,7 +7,6 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
-	"time"
 
 	"github.com/mattn/go-isatty"
 	"github.com/prometheus/client_golang/prometheus"
@@ -111,7 +110,14 @@ func newLog(cfg config.Log, out io.Writer) zerolog.Logger {
 	f, ok := out.(*os.File)
 	terminal := ok && isatty.IsTerminal(f.Fd())
 	if cfg.Format == "console" || cfg.Format == "auto" && terminal {
-		out = zerolog.ConsoleWriter{Out: out, TimeFormat: time.TimeOnly, NoColor: !terminal}
+		out = zerolog.ConsoleWriter{Out: out, TimeFormat: "15:04:05.000", NoColor: !terminal}
 	}
-	return zerolog.New(out).Level(level).With().Timestamp().Logger()
+	return timed(zerolog.New(out).Level(level))
+}
+
+// timed puts the time on every line, to a millisecond: what happens in a rebalance happens within a second.
+func timed(log zerolog.Logger) zerolog.Logger {
+	return log.Hook(zerolog.HookFunc(func(e *zerolog.Event, _ zerolog.Level, _ string) {
+		e.Str(zerolog.TimestampFieldName, zerolog.TimestampFunc().Format("2006-01-02T15:04:05.000Z07:00"))
+	}))
 }

@@ -256,7 +256,7 @@ func Default() Config {
 			ID:                "churnstream",
 			Protocol:          "classic",
 			SessionTimeout:    Duration(6 * time.Second),
-			HeartbeatInterval: Duration(500 * time.Millisecond),
+			HeartbeatInterval: Duration(250 * time.Millisecond),
 			RebalanceTimeout:  Duration(30 * time.Second),
 		},
 		Delivery: ExactlyOnce,

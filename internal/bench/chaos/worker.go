@@ -58,6 +58,7 @@ func work(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	zerolog.TimeFieldFormat = "2006-01-02T15:04:05.000Z07:00"
 	w, err := worker.New(cfg, worker.Dependencies{
 		Transport: transport, Model: model, Profile: profile, Registry: registry, Metrics: prometheus.NewRegistry(),
 		Log: zerolog.New(os.Stderr).Level(level).With().Timestamp().Logger(), Version: "chaos",
