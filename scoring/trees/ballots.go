@@ -35,6 +35,10 @@ type ballotColumn[K key] struct {
 	kind     columnKind
 	searched ballot.Column[K]
 	views    []ballotView
+
+	// single: there is one threshold, as for a column that is 0 or 1, and numbers from cut on are above it.
+	single bool
+	cut    float64
 }
 
 type columnKind uint8
@@ -105,6 +109,17 @@ func (b *ballots[K]) ask(e *Ensemble, rows []float64, n int, words []uint64) {
 	var places [ballot.Rows]uint16
 	for i := range b.columns {
 		c := &b.columns[i]
+		if c.single {
+			above, missing := c.answer(e, rows, n)
+			for k := range c.views {
+				v := &c.views[k]
+				words[v.start+1] = above
+				if v.Of[c.searched.Missing()] > 0 {
+					words[v.start+1] |= missing
+				}
+			}
+			continue
+		}
 		missing := c.read(e, rows, n, &keys)
 		c.searched.Find(&keys, n, &places)
 		if missing != 0 {
@@ -130,6 +145,26 @@ func (b *ballots[K]) ask(e *Ensemble, rows []float64, n int, words []uint64) {
 		}
 		words[q.word], from = answers, q.end
 	}
+}
+
+// answer gives the rows, as bits, that are above the only threshold, and those that have no number.
+func (c *ballotColumn[K]) answer(e *Ensemble, rows []float64, n int) (above, missing uint64) {
+	at := int(c.feature)
+	for range n {
+		x := rows[at]
+		at += e.Features
+		above, missing = above>>1|bit(x >= c.cut), missing>>1|bit(x != x)
+	}
+	return above >> (ballot.Rows - n), missing >> (ballot.Rows - n)
+}
+
+// bit is the highest one, or none.
+func bit(set bool) uint64 {
+	var b uint64
+	if set {
+		b = 1
+	}
+	return b << (ballot.Rows - 1)
 }
 
 // read writes the keys of n rows, and gives those as bits that have none.

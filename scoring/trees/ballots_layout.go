@@ -160,7 +160,14 @@ func newBallots[K key](e *Ensemble, f *forest[K], first, last int) *ballots[K] {
 // weigh sets least by what was measured, in cycles of one processor; walked is the steps of a row.
 func (b *ballotBuilder[K]) weigh(walked float64) {
 	block := 3*float64(len(b.choices)) + 25*float64(len(b.trees)) + 3.5*float64(b.results) + 1.3*float64(len(b.members))
-	row := 1.6*float64(len(b.trees)) + 25*float64(len(b.columns))
+	row := 1.6 * float64(len(b.trees))
+	for i := range b.columns {
+		if b.columns[i].single {
+			row += 8
+		} else {
+			row += 25
+		}
+	}
 	b.least = ballot.Rows + 1
 	if saved := 3.5*walked - row; saved*ballot.Rows > block {
 		b.least = int(math.Ceil(block / saved))
@@ -233,8 +240,31 @@ func (b *ballotBuilder[K]) addNumbers(feature int32, slots []uint32) {
 			return uint16(v.start + at + 1)
 		}
 	}
+	if len(borders) == 1 && !b.e.TinyIsZero {
+		c.single, c.cut = true, leastAbove(borders[0])
+	}
 	b.columns = append(b.columns, c)
 }
+
+// leastAbove is the least number whose key is above a threshold; NaN, which no number reaches, if there is none.
+func leastAbove[K key](threshold K) float64 {
+	low, end := keyOf[int64](math.Inf(-1)), keyOf[int64](math.Inf(1))+1
+	for low < end {
+		middle := low>>1 + end>>1 + low&end&1
+		if keyOf[K](numberOf(middle)) > threshold {
+			end = middle
+		} else {
+			low = middle + 1
+		}
+	}
+	if low > keyOf[int64](math.Inf(1)) {
+		return math.NaN()
+	}
+	return numberOf(low)
+}
+
+// numberOf is the number that a key of 64 bits stands for.
+func numberOf(key int64) float64 { return math.Float64frombits(uint64(key ^ key>>63&math.MaxInt64)) }
 
 // addCategories makes a column of categories, and the words of the sets that are asked for.
 func (b *ballotBuilder[K]) addCategories(feature int32, kind columnKind, slots []uint32) {

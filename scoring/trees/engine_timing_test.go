@@ -48,18 +48,19 @@ func gaussianRows(n, features int) []float64 {
 // BenchmarkMargins is the cost of a row of 20 inputs, which goes round among 1024.
 func BenchmarkMargins(b *testing.B) {
 	const features, distinct = 20, 1024
-	rows := gaussianRows(distinct, features)
 	for _, c := range []struct {
 		name         string
 		count, depth int
 		precision    Precision
 		exact        bool // no threshold occurs twice
+		flags        bool // every other input is 0 or 1
 	}{
-		{"100x6", 100, 6, Float32, false},
-		{"100x6-double", 100, 6, Float64, false},
-		{"100x6-exact", 100, 6, Float32, true},
-		{"500x8", 500, 8, Float32, false},
-		{"500x8-exact", 500, 8, Float32, true},
+		{"100x6", 100, 6, Float32, false, false},
+		{"100x6-double", 100, 6, Float64, false, false},
+		{"100x6-exact", 100, 6, Float32, true, false},
+		{"100x6-flags", 100, 6, Float32, false, true},
+		{"500x8", 500, 8, Float32, false, false},
+		{"500x8-exact", 500, 8, Float32, true, false},
 	} {
 		e := full(c.count, c.depth, features, c.precision)
 		if c.exact {
@@ -67,6 +68,21 @@ func BenchmarkMargins(b *testing.B) {
 			for _, t := range e.Trees {
 				for i := range t.Nodes {
 					t.Nodes[i].Threshold += random.Float64() / 64
+				}
+			}
+		}
+		rows := gaussianRows(distinct, features)
+		if c.flags {
+			for _, t := range e.Trees {
+				for i := range t.Nodes {
+					if t.Nodes[i].Feature%2 != 0 {
+						t.Nodes[i].Threshold = 0.5
+					}
+				}
+			}
+			for i := range rows {
+				if i%2 != 0 {
+					rows[i] = float64(i / 2 % 2)
 				}
 			}
 		}
