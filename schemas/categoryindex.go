@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/bits"
+	"unicode/utf8"
 )
 
 // CategoryIndex gives the position of a category in a list. It is immutable.
@@ -112,6 +113,16 @@ func endsOf(b []byte) ends {
 		return ends{uint64(b[0]), uint64(b[n/2])<<8 | uint64(b[n-1]), n}
 	}
 	return ends{}
+}
+
+// isUTF8 is utf8.Valid, faster for the short ASCII that keys and categories mostly are (BenchmarkIsUTF8).
+func isUTF8(b []byte) bool {
+	if len(b) <= 16 {
+		if e := endsOf(b); (e.first|e.last)&0x8080808080808080 == 0 {
+			return true
+		}
+	}
+	return utf8.Valid(b)
 }
 
 // hash mixes the ends by odd constants without structure: fractional parts of the golden ratio and of a root.

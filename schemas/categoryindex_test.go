@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"pgregory.net/rapid"
 )
@@ -163,5 +164,36 @@ func BenchmarkCategoryIndex(b *testing.B) {
 	})
 	if sum < 0 {
 		b.Fatal("BUG: positions are not negative") // the sum is used
+	}
+}
+
+func TestTextIsUTF8OrNot(t *testing.T) {
+	random := rand.New(rand.NewPCG(3, 4))
+	for length := range 20 {
+		for range 200 {
+			b := make([]byte, length)
+			for i := range b {
+				b[i] = byte('a' + i)
+			}
+			if length > 0 && random.IntN(4) > 0 {
+				copy(b[random.IntN(length):], [][]byte{{0xff}, {0x80}, []byte("é"), []byte("€"), {0}}[random.IntN(5)])
+			}
+			if got, want := isUTF8(b), utf8.Valid(b); got != want {
+				t.Fatalf("%q: %v, want %v", b, got, want)
+			}
+		}
+	}
+}
+
+func BenchmarkIsUTF8(b *testing.B) {
+	texts := [][]byte{[]byte("No"), []byte("DSL"), []byte("Month-to-month"), []byte("7590-VHVEG")}
+	for name, valid := range map[string]func([]byte) bool{"ends": isUTF8, "library": utf8.Valid} {
+		b.Run(name, func(b *testing.B) {
+			for i := 0; b.Loop(); i++ {
+				if !valid(texts[i%len(texts)]) {
+					b.Fatal(i)
+				}
+			}
+		})
 	}
 }

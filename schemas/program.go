@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
-	"unicode/utf8"
 )
 
 // program reads a contract's inputs from records of one writer schema: a flat list of instructions, run from the first
@@ -197,7 +196,7 @@ func (p *program) run(b []byte, numbers []float64, categories [][]byte, rows *Ro
 				}
 				end := pos + int(v)
 				text := b[pos:end:end]
-				if !utf8.Valid(text) {
+				if !isUTF8(text) {
 					return 0, p.fault(InvalidUTF8, pc, "the text is not UTF-8")
 				}
 				categories[in.input] = text

@@ -2,7 +2,6 @@ package schemas
 
 import (
 	"fmt"
-	"unicode/utf8"
 )
 
 // ErrorClass names why a record cannot be scored. The names are published: dead letters and metrics carry them.
@@ -59,7 +58,7 @@ func CheckKey(key []byte) error {
 	if len(key) == 0 {
 		return &RecordError{Class: NullKey, Path: "key", Err: errNoKey}
 	}
-	if !utf8.Valid(key) {
+	if !isUTF8(key) {
 		return &RecordError{Class: InvalidUTF8, Path: "key", Err: errKeyNotText}
 	}
 	return nil
