@@ -62,7 +62,7 @@ func measure(ctx context.Context, args []string) error {
 	flags.IntVar(&s.rate, "rate", 10_000, "events a second")
 	flags.IntVar(&s.replication, "replication", 1, "replicas of both topics")
 	flags.DurationVar(&s.session, "session", 6*time.Second, "session timeout of the classic protocol")
-	flags.DurationVar(&s.heartbeat, "heartbeat", 500*time.Millisecond, "heartbeat interval")
+	flags.DurationVar(&s.heartbeat, "heartbeat", 250*time.Millisecond, "heartbeat interval")
 	flags.DurationVar(&s.maxWait, "max-wait", 100*time.Millisecond, "how long a broker holds a fetch for which it has nothing")
 	flags.StringVar(&s.transactions, "transactions", "worker", "one transactional id per worker or per partition")
 	flags.DurationVar(&s.brokerWait, "broker-session", 45*time.Second, "the broker's group.consumer.session.timeout.ms")
