@@ -26,6 +26,7 @@ import (
 
 const (
 	retryJoin = 200 * time.Millisecond
+	created   = 3 * time.Second // after the topics are: transactions on partitions that have no leader yet wait for seconds
 	settled   = 4 * time.Second // after everything moves, before the next event
 	window    = 8 * time.Second // in which an event's gaps are looked for, beside its timeouts
 	workers   = 4
@@ -80,6 +81,7 @@ func measureCase(ctx context.Context, s settings, name string) error {
 	}
 	c.startFeed(ctx)
 	defer c.killAll()
+	pause(ctx, created)
 	if err := play(ctx); err != nil {
 		return err
 	}
