@@ -94,10 +94,12 @@ func runWorker(ctx context.Context, use opened, logOutput io.Writer) error {
 // collects a few times a minute at most; Go's 100 would keep some 20 MB for that.
 const spareHeap = 20
 
-// boundHeap keeps a worker small, unless GOGC says otherwise or it serves requests, which do allocate.
+// boundHeap keeps a worker small, unless GOGC says otherwise or it serves requests, which do allocate. What loading the model
+// left behind goes back at once.
 func boundHeap(cfg config.Config) {
 	if _, set := os.LookupEnv("GOGC"); !set && cfg.HTTP.Listen == "" {
 		debug.SetGCPercent(spareHeap)
+		debug.FreeOSMemory()
 	}
 }
 
