@@ -10,6 +10,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/churnstream/churnstream/consumer"
 	"github.com/churnstream/churnstream/internal/testkit"
 )
 
@@ -251,4 +252,19 @@ func TestAnIdleWorkerWhoseBrokersAreGoneIsNotReady(t *testing.T) {
 	w.wire.mend()
 	w.ready(1)
 	w.end()
+}
+
+// TestLatestBeginsOnce: what comes while a worker that was ready is away is not passed over by its policy.
+func TestLatestBeginsOnce(t *testing.T) {
+	deliveries(t, func(t *testing.T, d delivery) {
+		e := newEnvironment(t, testkit.Brokers(t), partitions{events: 2, scores: 1, states: 1})
+		d.set(&e.cfg)
+		e.cfg.Fetch.OffsetReset = string(consumer.ResetLatest)
+		e.start(nil).ready(2).end()
+		e.feed(20)
+		w := e.start(nil)
+		e.drained()
+		w.end()
+		e.checkScores(false)
+	})
 }

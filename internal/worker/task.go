@@ -36,6 +36,7 @@ type task struct {
 	accept  chan struct{} // of size 1: an operator accepts the flood that holds the partition
 
 	publisher producer.Publisher
+	first     int64              // where "latest" has the partition begin; -1: not asked for yet
 	position  int64              // the committed offset; -1: there is none, or what a commit has come to is not known
 	marked    bool               // the committed offset carries a worker's transactional id
 	counts    *drift.Accumulator // nil when drift is off
@@ -76,6 +77,7 @@ func newTask(w *Worker, source consumer.TopicPartition, log zerolog.Logger) *tas
 		accept:  make(chan struct{}, 1),
 		tally:   tally{deadLetters: map[schemas.ErrorClass]int{}, missing: map[string]int{}, unseen: map[string]int{}},
 	}
+	t.first = -1
 	t.phase.start("nothing yet", w.now())
 	t.inHand.none()
 	return t
@@ -142,6 +144,13 @@ func (t *task) own(fetch, work context.Context) (progressed bool, err error) {
 	if t.position, err = t.remembered(fetch, offsets[t.source], counted); err != nil {
 		return false, err
 	}
+	if t.position < 0 && t.worker.cfg.Fetch.OffsetReset == string(consumer.ResetLatest) {
+		t.phase.start("its first offset to be committed", began)
+		if err := t.begin(fetch, work); err != nil {
+			t.rollBack(work)
+			return false, err
+		}
+	}
 	partition := t.worker.fetcher.Open(t.source, t.position)
 	defer partition.Close()
 	t.inHand.none()
@@ -162,6 +171,27 @@ func (t *task) own(fetch, work context.Context) (progressed bool, err error) {
 			return progressed, err
 		}
 	}
+}
+
+// begin commits where the policy "latest" has the partition begin, before anything is read: whoever asked again, after an
+// abort or a restart, would pass over what has come meanwhile. A partition that was added while this worker ran has
+// nothing that is older than the group.
+func (t *task) begin(fetch, work context.Context) error {
+	if t.first < 0 {
+		policy := consumer.Latest
+		if int(t.source.Partition) >= t.worker.partitions[t.source.Topic] {
+			policy = consumer.Earliest
+		}
+		offsets, err := consumer.ListOffsets(fetch, t.worker.client, []consumer.TopicPartition{t.source}, policy, consumer.ReadCommitted)
+		if err != nil {
+			return err
+		}
+		t.first = offsets[t.source]
+	}
+	if err := t.commit(work, t.first); err != nil {
+		return err
+	}
+	return t.publisher.Begin(work)
 }
 
 // neverEnds is for a transaction of which the brokers have lost a marker: nobody but an operator ends it (KAFKA-20734).
