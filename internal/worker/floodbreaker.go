@@ -81,6 +81,7 @@ type floodError struct {
 	bad, of int
 	classes map[schemas.ErrorClass]int
 	newest  string // what is wrong with one of the records
+	end     int64  // the offset behind the records that were judged last
 }
 
 func (e *floodError) Error() string {
@@ -97,7 +98,7 @@ func (t *task) checkFlood(chunk []consumer.Record, bad int) error {
 	if t.breaker.add(len(chunk), bad, chunk[len(chunk)-1].Offset+1) {
 		return nil
 	}
-	flood := &floodError{bad: t.breaker.now.bad, of: t.breaker.window, classes: map[schemas.ErrorClass]int{}, newest: t.tally.newest}
+	flood := &floodError{bad: t.breaker.now.bad, of: t.breaker.window, classes: map[schemas.ErrorClass]int{}, newest: t.tally.newest, end: chunk[len(chunk)-1].Offset + 1}
 	for class, n := range t.tally.deadLetters {
 		if n > 0 {
 			flood.classes[class] = n
@@ -112,9 +113,9 @@ const (
 	lastFloodLook  = 30 * time.Second
 )
 
-// hold keeps the partition where it is until the cause of the flood is gone: again and again it reads the records from
-// the held offset on, as far as there are any but at most one window, and goes on when no more than the allowed share of
-// them is bad. Nothing is published meanwhile. An operator may accept the flood: then everything up to the end of the
+// hold keeps the partition where it is until the cause of the flood is gone: again and again it reads one window of records, as
+// far as there are any, which begins where the one began that was too bad but not before the held offset: good records may stand
+// before the flood. It goes on when no more than the allowed share of them is bad. Nothing is published meanwhile. An operator may accept the flood: then everything up to the end of the
 // log as it is becomes a dead letter. It returns an error when the partition is taken away or cannot be read.
 func (t *task) hold(fetch context.Context, partition *consumer.Partition, held int64, flood *floodError) error {
 	t.worker.metrics.floods.Inc()
@@ -122,6 +123,11 @@ func (t *task) hold(fetch context.Context, partition *consumer.Partition, held i
 		t.counts.Discard()
 	}
 	t.inHand.first.Store(held)
+	from := max(held, flood.end-int64(t.breaker.window))
+	select {
+	case <-t.accept: // meant for a flood that was over by then
+	default:
+	}
 	since := t.worker.now()
 	for attempt := 0; ; attempt++ {
 		t.log.Error().Err(flood).Int64("offset", held).Dur("held", t.worker.now().Sub(since)).Int("look", attempt+1).
@@ -148,7 +154,7 @@ func (t *task) hold(fetch context.Context, partition *consumer.Partition, held i
 		if fetch.Err() != nil {
 			return fetch.Err()
 		}
-		again, next, err := t.look(fetch, partition, held)
+		again, next, err := t.look(fetch, partition, from)
 		if err != nil {
 			return err
 		}
@@ -162,14 +168,14 @@ func (t *task) hold(fetch context.Context, partition *consumer.Partition, held i
 	}
 }
 
-// look reads at most one window of records from the held offset on and judges them without publishing anything: nil
+// look reads at most one window of records from an offset on and judges them without publishing anything: nil
 // when they are no flood, with the offset up to which that is known.
-func (t *task) look(fetch context.Context, partition *consumer.Partition, held int64) (flood *floodError, next int64, err error) {
+func (t *task) look(fetch context.Context, partition *consumer.Partition, from int64) (flood *floodError, next int64, err error) {
 	t.workbench = t.worker.workbenches.take()
 	defer func() { t.workbench = t.worker.workbenches.giveBack(t.workbench) }()
-	partition.SeekTo(held)
+	partition.SeekTo(from)
 	flood = &floodError{classes: map[schemas.ErrorClass]int{}}
-	next = held
+	next = from
 	for flood.of < t.breaker.window {
 		batch, err := partition.Next(fetch)
 		if err != nil {

@@ -276,3 +276,24 @@ func TestAForeignOpenTransactionIsSaid(t *testing.T) {
 	w.end()
 	e.checkScores(false)
 }
+
+// TestAFloodBehindGoodRecordsStopsThePartition: the first window of the unit in hand is good.
+func TestAFloodBehindGoodRecordsStopsThePartition(t *testing.T) {
+	e := newEnvironment(t, testkit.Brokers(t), partitions{events: 1, scores: 1, states: 1})
+	e.start(nil).ready(1).end() // registers its schemas
+	e.feed(2500)
+	f := e.flood(1500)
+	w := e.start(nil, quickLooks)
+	testkit.Eventually(t, patience, func() bool { return w.value("churnstream_floods_total") == 1 }, "the partition stops")
+	time.Sleep(firstFloodLook) // many quick looks
+	if floods := w.value("churnstream_floods_total"); floods != 1 {
+		t.Errorf("the flood was over and began again: %v floods", floods)
+	}
+	if dead := w.value("churnstream_dead_letters_total"); dead != 0 {
+		t.Errorf("%v dead letters while the partition is held", dead)
+	}
+	f.end()
+	e.drained()
+	w.end()
+	e.checkScores(false)
+}
