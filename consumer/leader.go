@@ -212,6 +212,7 @@ type fetch struct {
 	granted   int
 	started   time.Time
 	bytes     int
+	quota     bool // the answer asks for a pause
 	aborted   []AbortedTransaction
 	again     []*Partition // asked again after those that got nothing
 	empty     []*Partition
@@ -225,7 +226,7 @@ type askedTopic struct {
 }
 
 func (f *fetch) exchange(ctx context.Context) {
-	f.started, f.bytes = time.Now(), 0
+	f.started, f.bytes, f.quota = time.Now(), 0, false
 	f.again, f.empty = f.again[:0], f.empty[:0]
 	f.request.MaxResponse = f.granted + f.fetcher.cfg.MaxBatchBytes + 1<<20
 	err := f.negotiate(ctx)
@@ -244,7 +245,13 @@ func (f *fetch) exchange(ctx context.Context) {
 	metrics.FetchSeconds.Observe(time.Since(f.started).Seconds())
 	metrics.FetchedBytes.Add(float64(f.bytes))
 	for i := range f.questions {
-		if q := &f.questions[i]; !q.asked {
+		switch q := &f.questions[i]; {
+		case q.asked:
+		case f.quota: // which leaves out everything
+			if q.partition.postponed(q) {
+				f.empty = append(f.empty, q.partition)
+			}
+		default:
 			f.fetcher.retry(q, fmt.Errorf("missing in the answer of broker %d: %w", f.broker, kafka.UnknownTopicOrPartition))
 		}
 	}
@@ -474,6 +481,7 @@ func (f *fetch) answered(q *question, a *answer) {
 
 func (f *fetch) throttle(d time.Duration) {
 	f.fetcher.metrics.ThrottleSeconds.Add(d.Seconds())
+	f.quota = true
 	f.mu.Lock()
 	f.throttled = time.Now().Add(d)
 	f.mu.Unlock()

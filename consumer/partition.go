@@ -353,6 +353,18 @@ func (p *Partition) deliver(q *question, a *answer, share int) (again, got bool)
 	return true, e.complete > 0
 }
 
+// postponed notes that the broker has answered, but with nothing for the sake of a quota. It says whether the partition is to
+// be asked again.
+func (p *Partition) postponed(q *question) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.epoch != q.epoch || p.phase != flying {
+		return false
+	}
+	p.failures, p.answered, p.phase = 0, time.Now(), queued
+	return true
+}
+
 // append adds records [from, next) to the piece, which ends at from unless it is empty. Aborted
 // transactions that reach over from are in the list already, those that begin at next or later
 // will come again: twice in the list, one would hide the producer's next transaction.

@@ -308,6 +308,9 @@ func (f *Fetcher) resetLocked(p *Partition, offset int64, why ResetCause, droppe
 	f.log.Warn().Str("topic", p.Topic).Int32("partition", p.Partition).Int64("offset", offset).Str("cause", string(why)).
 		Str("policy", string(f.cfg.OffsetReset)).Int("prefetched_bytes_dropped", dropped).Msg("the position is lost; reading on by policy")
 	p.offset, p.lastEpoch = next, -1
+	if len(p.slot.raw) == 0 {
+		p.position = -1 // not known until the new offset is: what lies before it is no lag
+	}
 	return true
 }
 
