@@ -74,6 +74,9 @@ func moment(flag, text string, now time.Time) (time.Time, error) {
 		return time.Time{}, nil
 	}
 	if ago, err := time.ParseDuration(text); err == nil && ago >= 0 {
+		if now.IsZero() {
+			return time.Time{}, usageError(fmt.Errorf("%s: give a time such as 2026-11-22T08:00:00Z: a duration would mean something else whenever the job goes on", flag))
+		}
 		return now.Add(-ago), nil
 	}
 	for _, layout := range []string{time.RFC3339, time.DateTime, time.DateOnly} {
@@ -398,9 +401,6 @@ the topic as it is at its start.`,
 		Args: cobra.NoArgs,
 		RunE: action(func(cmd *cobra.Command, _ []string) error {
 			wanted, err := filter.filter(time.Time{})
-			if wanted.Since.Year() < 1 || wanted.Until.Year() < 1 {
-				err = usageError(errors.New("--since, --until: give times such as 2026-11-22T08:00:00Z: a duration would mean something else whenever the job goes on"))
-			}
 			if err := errors.Join(err, checkOutput("--output", output), checkRate(rate, "as fast as the brokers take them"), checkRange("--max-attempts", attempts, 1, 1000), checkJob(job)); err != nil {
 				return err
 			}

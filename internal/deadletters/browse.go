@@ -126,7 +126,7 @@ func firsts(ctx context.Context, client *kafkawire.Client, ranges []reach, filte
 	for i, r := range ranges {
 		partitions[i] = r.TopicPartition
 	}
-	if filter.Since.IsZero() {
+	if filter.Since.UnixMilli() <= 0 { // none, or before all times that a record can have
 		return consumer.ListOffsets(ctx, client, partitions, consumer.Earliest, consumer.ReadCommitted)
 	}
 	starts, err := consumer.ListOffsets(ctx, client, partitions, filter.Since.UnixMilli(), consumer.ReadCommitted)

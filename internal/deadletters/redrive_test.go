@@ -85,22 +85,14 @@ func (d *desk) put(from, to int, change func(i int, headers map[string]string)) 
 func (d *desk) back() map[string]int {
 	d.t.Helper()
 	got := map[string]int{}
-	ranges, err := ends(d.t.Context(), d.client, d.source)
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	err = reading(d.t.Context(), d.client, func(ctx context.Context, fetcher *consumer.Fetcher) error {
-		for _, r := range ranges {
-			if err := tail.ReadRange(ctx, fetcher, r.TopicPartition, 0, r.end, func(b *consumer.Batch) error {
-				for i := range b.Records {
-					got[string(b.Records[i].Key)]++
-				}
-				return nil
-			}); err != nil {
-				return err
+	err := reading(d.t.Context(), d.client, func(ctx context.Context, fetcher *consumer.Fetcher) error {
+		_, err := tail.ReadTopic(ctx, d.client, fetcher, d.source, func(b *consumer.Batch) error { // waits for markers, too
+			for i := range b.Records {
+				got[string(b.Records[i].Key)]++
 			}
-		}
-		return nil
+			return nil
+		})
+		return err
 	})
 	if err != nil {
 		d.t.Fatal(err)

@@ -588,6 +588,16 @@ func (e *environment) drained() {
 	testkit.Eventually(e.t, patience, func() bool { return e.committed() >= end }, "all %d offsets are committed: %v", end, shown(func() any { return e.committed() }))
 }
 
+// settled waits until the markers of all transactions of a topic are written: what is committed can be read then.
+func (e *environment) settled(topic string) {
+	e.t.Helper()
+	for p := range e.partitionsOf(topic) {
+		testkit.Eventually(e.t, patience, func() bool {
+			return e.endOf(topic, p, consumer.ReadCommitted) == e.endOf(topic, p, consumer.ReadUncommitted)
+		}, "no transaction is open in %s/%d", topic, p)
+	}
+}
+
 // scores decodes the score topic.
 func (e *environment) scores() []scoreRecord {
 	e.t.Helper()

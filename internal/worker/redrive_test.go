@@ -24,6 +24,7 @@ func TestARecordThatFailsAgainStopsAtItsLimit(t *testing.T) {
 		t.Fatal(err)
 	}
 	e.drained()
+	e.settled(e.cfg.Topics.DeadLetters)
 	job := deadletters.Job{Topic: e.cfg.Topics.DeadLetters, Filter: deadletters.Filter{Partition: -1}, MaxAttempts: 3}
 	var err error
 	if job.Group, job.TransactionalID, job.Producing, err = Redrive(e.cfg, "all"); err != nil {
@@ -37,7 +38,9 @@ func TestARecordThatFailsAgainStopsAtItsLimit(t *testing.T) {
 		if tally.Redriven != want.Redriven || tally.AtLimit != want.AtLimit {
 			t.Fatalf("run %d: %+v, want %+v", run+1, tally, want)
 		}
+		e.settled(e.cfg.Topics.Events)
 		e.drained()
+		e.settled(e.cfg.Topics.DeadLetters)
 	}
 	w.end()
 	dead := e.read(e.cfg.Topics.DeadLetters)
