@@ -82,6 +82,7 @@ func (c *Config) faults(named map[string]bool) []error {
 	c.checkDrift(&k)
 	if c.Admin.Listen != "" {
 		k.address("admin.listen", c.Admin.Listen)
+		k.check(c.Admin.Listen != c.HTTP.Listen, "http.listen", "is admin.listen, too (%s); each needs a port of its own", c.HTTP.Listen)
 	}
 	c.checkHTTP(&k)
 	k.check(c.Admin.MaxLag >= 0, "admin.max_lag", "%d is negative; 0 means no bound", c.Admin.MaxLag)
@@ -175,7 +176,7 @@ func (c *Config) checkTopics(k *checker) {
 
 func (c *Config) checkDeadLetters(k *checker) {
 	d := c.DeadLetters
-	k.check(d.FloodWindow == 0 || d.FloodWindow >= 100 && d.FloodWindow <= MaxFloodWindow, "dead_letters.flood_window", "%d is neither 0 (off) nor in 100 to %d, for example 1000", d.FloodWindow, MaxFloodWindow)
+	k.check(d.FloodWindow == 0 || d.FloodWindow >= 128 && d.FloodWindow <= MaxFloodWindow, "dead_letters.flood_window", "%d is neither 0 (off) nor in 128 to %d, for example 1000", d.FloodWindow, MaxFloodWindow)
 	k.check(d.FloodShare > 0 && d.FloodShare < 1, "dead_letters.flood_share", "%v must be above 0 and below 1, for example 0.5", d.FloodShare)
 }
 

@@ -148,8 +148,8 @@ func (o *ownership) Collect(ch chan<- prometheus.Metric) {
 		if p.lag >= 0 {
 			ch <- prometheus.MustNewConstMetric(o.records, prometheus.GaugeValue, float64(p.lag), p.source.Topic, partition)
 			ch <- prometheus.MustNewConstMetric(o.held, prometheus.GaugeValue, float64(max(0, p.held)), p.source.Topic, partition)
+			ch <- prometheus.MustNewConstMetric(o.secondsLag, prometheus.GaugeValue, p.behind.Seconds(), p.source.Topic, partition)
 		}
-		ch <- prometheus.MustNewConstMetric(o.secondsLag, prometheus.GaugeValue, p.behind.Seconds(), p.source.Topic, partition)
 	}
 	for _, s := range o.states() {
 		if s.For != "" {

@@ -23,6 +23,13 @@ func Rights(cfg config.Config) []connect.Right {
 			)
 		}
 	}
+	if cfg.HTTP.Listen != "" {
+		rights = append(
+			rights,
+			connect.Right{Operation: "Read", Resource: "topic", Name: cfg.Topics.Scores, For: "to answer over HTTP for what was scored"},
+			connect.Right{Operation: "Write", Resource: "topic", Name: cfg.Topics.Events, For: "to take events over HTTP"},
+		)
+	}
 	if cfg.Topics.Audit != "" {
 		rights = append(rights, connect.Right{Operation: "Write", Resource: "topic", Name: cfg.Topics.Audit, For: "to keep what was predicted over HTTP"})
 	}

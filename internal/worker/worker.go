@@ -236,8 +236,12 @@ func (w *Worker) Run(ctx context.Context) error {
 	if errors.Is(err, context.Canceled) {
 		err = nil
 	}
-	w.log.Info().Err(err).Msg("stopped")
-	return err
+	if err != nil {
+		w.log.Error().Err(err).Msg("stopped")
+		return err
+	}
+	w.log.Info().Msg("stopped")
+	return nil
 }
 
 // prepare finds the brokers, topics and registry usable before the group is joined, so that a fault of the set-up is
