@@ -242,7 +242,7 @@ func TestAnInterruptedProduceSaysHowFarItCame(t *testing.T) {
 	var errs strings.Builder
 	done := make(chan int, 1)
 	go func() {
-		done <- run(ctx, []string{"produce", "-c", e.config(t, ""), "-i", file, "--key", "customerID", "--rate", "0.5"}, streams{strings.NewReader(""), &errs, &errs, nil})
+		done <- run(ctx, []string{"produce", "-c", e.config(t, ""), "-i", file, "--key", "customerID", "--rate", "0.15"}, streams{strings.NewReader(""), &errs, &errs, nil})
 	}()
 	reader, err := kgo.NewClient(kgo.SeedBrokers(e.brokers...), kgo.ConsumeTopics(e.topic("events")),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.MetadataMinAge(100*time.Millisecond))
@@ -250,7 +250,14 @@ func TestAnInterruptedProduceSaysHowFarItCame(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer reader.Close()
-	testkit.Eventually(t, 30*time.Second, func() bool { return reader.PollFetches(ctx).NumRecords() == 1 }, "the first row is published")
+	testkit.Eventually(t, 30*time.Second, func() bool {
+		if len(done) > 0 {
+			t.Fatalf("produce has ended, exit %d: %s", <-done, errs.String())
+		}
+		poll, end := context.WithTimeout(ctx, time.Second)
+		defer end()
+		return reader.PollFetches(poll).NumRecords() == 1
+	}, "the first row is published")
 	cancel()
 	if code := <-done; code != exitFailed || !strings.Contains(errs.String(), "interrupted before the last row: the first 1 rows are published") {
 		t.Errorf("exit %d: %s", code, errs.String())
