@@ -210,6 +210,13 @@ func (c *topicCheck) sizes() {
 // events writes old scores.
 func (c *topicCheck) times() {
 	own, events := c.settings[c.spec.Name], c.settings[c.spec.Needs.EventsOf]
+	const ahead = "message.timestamp.after.max.ms"
+	if most, known := events.number(ahead); known {
+		if after, ok := own.number(ahead); ok && after < most {
+			c.found(fmt.Sprintf("%s=%d refuses records further ahead of the broker's clock, and %s takes events up to %d ms ahead: a score has its event's time, so that one such event would end the worker", ahead, after, c.spec.Needs.EventsOf, most),
+				c.set(fmt.Sprintf("%s=%d", ahead, most)))
+		}
+	}
 	oldest, known := events.number("retention.ms")
 	if !known {
 		return

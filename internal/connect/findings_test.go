@@ -19,7 +19,7 @@ func TestFindingsNameTheProblemAndTheCommand(t *testing.T) {
 		}
 		return all
 	}
-	events := settings{"retention.ms": "604800000", "max.message.bytes": "5000000", "cleanup.policy": "delete"}
+	events := settings{"message.timestamp.after.max.ms": "86400000", "retention.ms": "604800000", "max.message.bytes": "5000000", "cleanup.policy": "delete"}
 	for name, c := range map[string]struct {
 		needs             Needs
 		replicas, inSync  []int
@@ -42,6 +42,7 @@ func TestFindingsNameTheProblemAndTheCommand(t *testing.T) {
 		"scores that go early":        {Needs{EventsOf: "events"}, []int{1}, []int{1}, settings{"retention.ms": "86400000"}, "deleted at once", "retention.ms=604800000", []int{1}},
 		"scores that stay for ever":   {Needs{EventsOf: "events"}, []int{1}, []int{1}, settings{"retention.ms": "-1"}, "", "", []int{1}},
 		"old scores that are refused": {Needs{EventsOf: "events"}, []int{1}, []int{1}, settings{"message.timestamp.before.max.ms": "3600000"}, "would end the worker", "message.timestamp.before.max.ms=9223372036854775807", []int{1}},
+		"scores of the future":        {Needs{EventsOf: "events"}, []int{1}, []int{1}, settings{"message.timestamp.after.max.ms": "3600000"}, "one such event would end the worker", "message.timestamp.after.max.ms=86400000", []int{1}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			check := topicCheck{bootstrap: "kafka:9092", brokers: []int{1, 2, 3}, settings: map[string]settings{"own": c.own, "events": events}}

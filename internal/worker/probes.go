@@ -83,6 +83,7 @@ func (w *Worker) states() []PartitionState {
 			s.For, s.Reason = waitCommit, w.commits.waitsFor()
 		case step == stepIdle && p.silent > w.patience && now.Sub(since) > w.patience:
 			s.Step, s.For, s.Reason = stepWaiting.String(), waitBrokers, fmt.Sprintf("no broker has answered its fetches for %.0f s", p.silent.Seconds())
+			s.Seconds = min(s.Seconds, p.silent.Seconds()) // it may have been idle for long before
 		case step == stepIdle && p.lag == 0 && !p.heldSince.IsZero(): // no fault of ours: it stays ready
 			s.For, s.behind, s.Seconds = waitTransaction, p.source, time.Since(p.heldSince).Seconds()
 			s.Reason = fmt.Sprintf("a producer's transaction is open since %s: %d records behind offset %d cannot be read before it ends",
