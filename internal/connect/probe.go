@@ -242,6 +242,8 @@ func explain(err error, brokers []string, sasl config.SASL) error {
 		return fmt.Errorf("brokers %s: nothing listens there: is Kafka running, and is the address right (key brokers)? %w", at, err)
 	case errors.As(err, &dns):
 		return fmt.Errorf("brokers %s: the name cannot be resolved (key brokers): %w", at, err)
+	case closed(err) && strings.Contains(err.Error(), handshakeWith): // as Kafka's plain ports do
+		return fmt.Errorf("brokers %s close the connection during the TLS handshake: they may not speak TLS on that port; set security.tls.enabled: false or use the TLS port: %w", at, err)
 	case closed(err) && sasl.Mechanism != "":
 		return fmt.Errorf("brokers %s close the connection during the login of user %q by %s: either they refuse the login (check security.sasl.username and the password in security.sasl.password_file) or the port wants TLS (security.tls.enabled): %w", at, sasl.Username, sasl.Mechanism, err)
 	case closed(err), strings.Contains(err.Error(), "expecting TLS"):

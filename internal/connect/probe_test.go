@@ -38,6 +38,7 @@ func TestExplainNamesCauseAndRemedy(t *testing.T) {
 		"bad client":           {dial(errors.New("remote error: tls: bad certificate")), config.SASL{}, []string{"want a client certificate", "security.tls.cert_file", "key_file"}},
 		"no client":            {dial(errors.New("remote error: tls: certificate required")), config.SASL{}, []string{"want a client certificate", "security.tls.cert_file", "key_file"}},
 		"no TLS there":         {dial(errors.New("tls: first record does not look like a TLS handshake")), config.SASL{}, []string{"do not speak TLS", "security.tls.enabled: false"}},
+		"a plain port":         {fmt.Errorf("TLS handshake with kafka-1:9092: %w", io.EOF), login, []string{"may not speak TLS", "security.tls.enabled: false"}},
 		"nobody":               {dial(os.NewSyscallError("connect", syscall.ECONNREFUSED)), login, []string{"nothing listens there", "key brokers"}},
 		"no name":              {dial(&net.DNSError{Err: "no such host", Name: "kafka-1", IsNotFound: true}), login, []string{"cannot be resolved", "key brokers"}},
 		"no answer of DNS":     {dial(&net.DNSError{Err: "i/o timeout", Name: "kafka-1", IsTimeout: true}), login, []string{"cannot be resolved"}},

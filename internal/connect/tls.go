@@ -14,6 +14,9 @@ import (
 	"github.com/churnstream/churnstream/internal/config"
 )
 
+// handshakeWith begins the errors of a handshake.
+const handshakeWith = "TLS handshake with "
+
 // tlsFiles gives TLS settings from files that may be replaced at any time: each connection is made with what they hold
 // then. While they hold nothing usable, as in the middle of a replacement, what they held before goes on to serve.
 type tlsFiles struct {
@@ -130,9 +133,9 @@ func (d *dialer) dial(ctx context.Context, network, address string) (net.Conn, e
 	if err := secured.HandshakeContext(ctx); err != nil {
 		conn.Close()
 		if fault := d.files.newestFault(); fault != nil {
-			return nil, fmt.Errorf("TLS handshake with %s: %w (with the files of before: those of now cannot be used: %w)", address, err, fault)
+			return nil, fmt.Errorf(handshakeWith+"%s: %w (with the files of before: those of now cannot be used: %w)", address, err, fault)
 		}
-		return nil, fmt.Errorf("TLS handshake with %s: %w", address, err)
+		return nil, fmt.Errorf(handshakeWith+"%s: %w", address, err)
 	}
 	return secured, nil
 }
