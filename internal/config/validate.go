@@ -82,7 +82,7 @@ func (c *Config) faults(named map[string]bool) []error {
 	c.checkDrift(&k)
 	if c.Admin.Listen != "" {
 		k.address("admin.listen", c.Admin.Listen)
-		k.check(c.Admin.Listen != c.HTTP.Listen, "http.listen", "is admin.listen, too (%s); each needs a port of its own", c.HTTP.Listen)
+		k.check(c.Admin.Listen != c.HTTP.Listen || strings.HasSuffix(c.HTTP.Listen, ":0"), "http.listen", "is admin.listen, too (%s); each needs a port of its own", c.HTTP.Listen)
 	}
 	c.checkHTTP(&k)
 	k.check(c.Admin.MaxLag >= 0, "admin.max_lag", "%d is negative; 0 means no bound", c.Admin.MaxLag)
