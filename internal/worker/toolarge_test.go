@@ -48,9 +48,17 @@ func TestATopicThatTakesSmallerBatchesDoesNotStopTheStream(t *testing.T) {
 		e.checkScores(d.repeats())
 
 		e.limit(e.cfg.Topics.Scores, "100")
-		e.feed(10)
-		err := <-w.returned
-		w.returned <- nil
+		var err error
+		testkit.Eventually(t, patience, func() bool { // brokers take a moment to know the new limit
+			e.feed(10)
+			select {
+			case err = <-w.returned:
+				w.returned <- nil
+				return true
+			default:
+				return false
+			}
+		}, "the worker ends")
 		if err == nil || !strings.Contains(err.Error(), "bytes for "+e.cfg.Topics.Scores) || !strings.Contains(err.Error(), "--add-config max.message.bytes=") {
 			t.Errorf("the worker ended with %v", err)
 		}
