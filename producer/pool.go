@@ -25,7 +25,7 @@ const (
 )
 
 // DefaultPoolBytes suits a process: batches of a few partitions at full size.
-const DefaultPoolBytes = 4 << 20
+const DefaultPoolBytes = 8 << 20
 
 // NewPool returns a pool that keeps up to limit bytes of unused memory; what exceeds it is left to the garbage collector.
 func NewPool(limit int) *Pool { return &Pool{limit: limit} }

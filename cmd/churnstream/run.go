@@ -91,8 +91,8 @@ func runWorker(ctx context.Context, use opened, logOutput io.Writer) error {
 }
 
 // spareHeap is how much garbage may stand beside what is in use, in per cent of it. A worker allocates nothing for an event, so that it
-// collects a few times a minute at most; Go's 100 would keep some 20 MB for that.
-const spareHeap = 20
+// collects a few times a minute at most; Go's 100 would keep some 15 MB for that.
+const spareHeap = 40
 
 // boundHeap keeps a worker small, unless GOGC says otherwise or it serves requests, which do allocate. What loading the model
 // left behind goes back at once.

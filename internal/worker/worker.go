@@ -293,7 +293,7 @@ func (w *Worker) start(p consumer.TopicPartition) {
 // A unit of work ends when its records have unitMemory divided by the partitions that are owned, in bytes, within these
 // bounds. Below the least the transaction costs more than the events; above the most it is their cost alone that counts.
 const (
-	unitMemory    = 6 << 20
+	unitMemory    = 8 << 20
 	leastUnitSize = 64 << 10
 	mostUnitSize  = 1 << 20
 )
