@@ -179,10 +179,9 @@ type Event struct {
 // events refer to is not kept. Many at a time are counted faster than one by one.
 func (a *Accumulator) Observe(events ...Event) {
 	for len(events) > 0 {
-		e := &events[0]
 		d := a.last
-		if d == nil || !d.holds(e.Time) || e.Time > a.latest {
-			if d = a.deltaOf(e.Time); d == nil {
+		if d == nil || !a.holds(d, events[0].Time) {
+			if d = a.deltaOf(events[0].Time); d == nil {
 				events = events[1:]
 				continue
 			}
@@ -190,31 +189,30 @@ func (a *Accumulator) Observe(events ...Event) {
 				a.last = d
 			}
 		}
-		n := 0
-		for ; n < len(events) && (n == 0 || d.level == 0 && d.holds(events[n].Time) && events[n].Time <= a.latest); n++ {
-			e := &events[n]
-			if e.Offset < d.counted {
-				break
-			}
-			e.group, e.class = noGroup, a.finder.at(e.Time)
-			if len(e.Key) > 0 {
-				e.group = customerGroup(e.Key)
-				d.cells.counts[a.profile.places+e.group]++
-			}
-			d.next = e.Offset + 1
-		}
-		if n == 0 {
+		if events[0].Offset < d.counted {
 			a.pendingTally.Replayed++
 			events = events[1:]
 			continue
 		}
+		n := 1
+		for d.level == 0 && n < len(events) && a.holds(d, events[n].Time) && events[n].Offset >= d.counted {
+			n++
+		}
+		for i := range events[:n] {
+			e := &events[i]
+			e.group, e.class = groupOf(e.Key), a.finder.at(e.Time)
+		}
 		a.counter.count(d.cells, events[:n])
+		d.next = events[n-1].Offset + 1
 		a.pendingTally.Counted += uint64(n)
 		events = events[n:]
 	}
 }
 
-func (d *delta) holds(t int64) bool { return t >= d.start && t < d.end }
+// holds says whether an event of time t counts in d.
+func (a *Accumulator) holds(d *delta, t int64) bool {
+	return t >= d.start && t < d.end && t <= a.latest
+}
 
 // deltaOf finds or makes the delta for an event time; nil if the event is in no bucket of the rings, which is counted.
 func (a *Accumulator) deltaOf(eventTime int64) *delta {

@@ -34,12 +34,8 @@ func NewCount(profile *Profile, contract schemas.Contract) (*Count, error) {
 // Observe counts one row: its time in ms since the epoch, 0 where it has none, its customer (nil or empty: not known), its
 // inputs and the model's probability.
 func (c *Count) Observe(time int64, key []byte, numbers []float64, categories [][]byte, probability float64) {
-	e := Event{Numbers: numbers, Categories: categories, Probability: probability, group: noGroup, class: noClass}
-	if len(key) > 0 {
-		e.group = customerGroup(key)
-		c.cells.counts[c.profile.places+e.group]++
-		c.keyed = true
-	}
+	e := Event{Numbers: numbers, Categories: categories, Probability: probability, group: groupOf(key), class: noClass}
+	c.keyed = c.keyed || len(key) > 0
 	if time > 0 {
 		e.class = c.finder.at(time)
 	}

@@ -19,7 +19,8 @@ type counter struct {
 	decision   int // first place, -1: none
 	threshold  float64
 	segments   []segmentColumn
-	classes    int // the first class's count, in cells
+	groups     int // the first customer group's count, in cells
+	classes    int // the first class's
 }
 
 // cells are the counts of one bucket, or of what is to be added to it: one a place of the profile, then one a customer
@@ -95,7 +96,7 @@ func newCounter(p *Profile, contract schemas.Contract) (*counter, error) {
 	if p.inputs != len(contract.Inputs) {
 		return nil, fmt.Errorf("the profile has %d inputs and the score, the contract %d inputs; profile and model must come from the same artefact", p.inputs, len(contract.Inputs))
 	}
-	c := &counter{decision: -1, classes: p.firstClass()}
+	c := &counter{decision: -1, groups: p.places, classes: p.firstClass()}
 	columns := make(map[string]int, len(contract.Inputs))
 	for i, input := range contract.Inputs {
 		columns[input.Name] = i
@@ -200,6 +201,13 @@ func newCategoryColumn(f *Feature, column int) (categoryColumn, error) {
 // noGroup is the group of an event without a customer.
 const noGroup = -1
 
+func groupOf(key []byte) int {
+	if len(key) == 0 {
+		return noGroup
+	}
+	return customerGroup(key)
+}
+
 // atOnce is how many values of a column are gathered and counted at once.
 const atOnce = 128
 
@@ -233,6 +241,9 @@ func (c *counter) countPart(into *cells, events []Event) {
 				place++
 			}
 			counts[place]++
+		}
+		if e.group != noGroup {
+			counts[c.groups+e.group]++
 		}
 		if e.class != noClass {
 			counts[c.classes+e.class]++
