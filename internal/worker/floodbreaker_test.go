@@ -285,12 +285,32 @@ func TestAFloodBehindGoodRecordsStopsThePartition(t *testing.T) {
 	f := e.flood(1500)
 	w := e.start(nil, quickLooks)
 	testkit.Eventually(t, patience, func() bool { return w.value("churnstream_floods_total") == 1 }, "the partition stops")
-	time.Sleep(firstFloodLook) // many quick looks
+	testkit.Eventually(t, patience, func() bool { return strings.Contains(w.log.String(), `"look":5`) }, "it is looked at again and again")
 	if floods := w.value("churnstream_floods_total"); floods != 1 {
 		t.Errorf("the flood was over and began again: %v floods", floods)
 	}
 	if dead := w.value("churnstream_dead_letters_total"); dead != 0 {
 		t.Errorf("%v dead letters while the partition is held", dead)
+	}
+	f.end()
+	e.drained()
+	w.end()
+	e.checkScores(false)
+}
+
+// TestAnAcceptanceThatComesTooLateIsNoneOfTheNextFlood: an operator has accepted what was over already.
+func TestAnAcceptanceThatComesTooLateIsNoneOfTheNextFlood(t *testing.T) {
+	e := newEnvironment(t, testkit.Brokers(t), partitions{events: 1, scores: 1, states: 1})
+	w := e.start(nil, quickLooks).ready(1)
+	w.mu.Lock()
+	for _, owned := range w.tasks {
+		owned.task.accept <- struct{}{}
+	}
+	w.mu.Unlock()
+	f := e.flood(1500)
+	testkit.Eventually(t, patience, func() bool { return strings.Contains(w.log.String(), `"look":3`) }, "the flood is held")
+	if dead := w.value("churnstream_dead_letters_total"); dead != 0 {
+		t.Errorf("%v dead letters of a flood that nobody has accepted", dead)
 	}
 	f.end()
 	e.drained()
